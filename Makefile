@@ -1,0 +1,33 @@
+# Each target is one command; the first one that runs makes the environment in .venv.
+# TORCH_INDEX_URL=<index> takes torch from that index: the CPU build is much smaller.
+PYTHON ?= python3
+TORCH_INDEX_URL ?=
+BIN := .venv/bin
+
+.PHONY: demo test check format install clean
+
+demo: install
+	$(BIN)/galaxy-mlflow demo
+
+test: install
+	$(BIN)/pytest
+
+check: install
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+format: install
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+install: .venv/installed
+
+.venv/installed: pyproject.toml constraints.txt
+	$(PYTHON) -m venv .venv
+	$(if $(TORCH_INDEX_URL),$(BIN)/pip install --constraint constraints.txt --index-url $(TORCH_INDEX_URL) torch torchvision)
+	$(BIN)/pip install --constraint constraints.txt --editable '.[server,dev]'
+	touch $@
+
+clean:
+	rm -rf .venv .mypy_cache .pytest_cache .ruff_cache

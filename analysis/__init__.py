@@ -1,0 +1,9 @@
+"""From runs on a tracking server to paired comparisons that a referee accepts."""
+
+from __future__ import annotations
+
+from analysis.compare import Comparison, compare
+from analysis.query import load_study
+from analysis.study import Study
+
+__all__ = ["Comparison", "Study", "compare", "load_study"]

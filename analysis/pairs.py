@@ -1,0 +1,212 @@
+"""Runs of two arms matched on their split, and the refusals: what cannot be compared in pairs."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import pandas as pd
+
+from analysis.study import Study
+from galaxy_mlflow import schema
+from galaxy_mlflow.errors import PairingError, did_you_mean
+
+FEWEST_PAIRS = 2
+UNANIMOUS_AT_FIVE_PERCENT = 6
+"""Pairs from which a sign test that every pair wins gets below p = 0.05 (2^-5 = 0.031)."""
+
+
+@dataclass(frozen=True)
+class Pairs:
+    """Finished runs of two arms, matched.
+
+    Attributes
+    ----------
+    arms : first and second; differences are first minus second
+    run_ids : index split (ascending), one column an arm
+    n_train, n_test : images in the training and test part, the same for every run
+    notes : what a reader must know of how the pairs came about
+    """
+
+    arms: tuple[str, str]
+    run_ids: pd.DataFrame
+    n_train: int
+    n_test: int
+    notes: tuple[str, ...]
+
+    @property
+    def splits(self) -> tuple[int, ...]:
+        """Numbers of the splits, ascending."""
+        return tuple(int(split) for split in self.run_ids.index)
+
+
+def match_runs(
+    study: Study,
+    arms: Sequence[str] | None = None,
+    *,
+    allow_unfinished: bool = False,
+    min_pairs: int = FEWEST_PAIRS,
+) -> Pairs:
+    """Match the runs of two arms on their split.
+
+    Parameters
+    ----------
+    arms : two arms; None means the first two of the study file
+    allow_unfinished : leave out splits that lack a finished run of an arm, and note how many
+    min_pairs : pairs below which there is no comparison
+
+    Raises
+    ------
+    PairingError
+        Unknown arm; several runs of one split and arm; an arm without a run on a split; runs not
+        finished; test sets, data or sizes that differ; too few pairs. The message names the runs.
+    """
+    first, second = _two_arms(study, arms)
+    runs = study.runs[study.runs[schema.ARM].isin([first, second])]
+    _refuse_duplicates(runs)
+    kept, notes = _finished_pairs(runs, (first, second), allow_unfinished)
+    table = kept.pivot(index=schema.SPLIT, columns=schema.ARM, values="run_id")
+    if len(table) < min_pairs:
+        raise PairingError(
+            f"study {study.name} has {len(table)} pair(s) of finished runs of {first} and "
+            f"{second}: at least {min_pairs} needed"
+        )
+    notes += _refuse_other_images(kept)
+    n_train, n_test = (_common_count(kept, name) for name in (schema.N_TRAIN, schema.N_TEST))
+    notes += _few_pairs(len(table))
+    return Pairs((first, second), table[[first, second]], n_train, n_test, tuple(notes))
+
+
+def require_equal_budgets(pairs: Pairs, epochs: pd.Series[int], metric: str) -> None:
+    """Refuse to compare epochs of runs that were trained for different numbers of epochs.
+
+    Parameters
+    ----------
+    epochs : epochs trained, by run_id
+
+    Raises
+    ------
+    PairingError
+        The budgets differ; the longer one has more chances of a late best epoch.
+    """
+    budgets = {arm: set(pairs.run_ids[arm].map(epochs)) for arm in pairs.arms}
+    if len(set.union(*budgets.values())) > 1:
+        listed = ", ".join(f"{arm} {_numbers(found)}" for arm, found in budgets.items())
+        raise PairingError(
+            f"{metric} is an epoch, and the runs have different numbers of epochs ({listed}): "
+            "the arm with the longer budget peaks later by that alone. Compare equal budgets"
+        )
+
+
+def _two_arms(study: Study, arms: Sequence[str] | None) -> tuple[str, str]:
+    chosen = tuple(arms) if arms is not None else study.arms[:2]
+    for arm in chosen:
+        if arm not in study.arms:
+            raise PairingError(
+                f"study {study.name} has no arm {arm!r}{did_you_mean(arm, study.arms)}; "
+                f"it has {', '.join(study.arms)}"
+            )
+    if len(chosen) != 2 or chosen[0] == chosen[1]:
+        raise PairingError(
+            f"a comparison takes two different arms, not {', '.join(chosen) or 'none'}; "
+            f"study {study.name} has {', '.join(study.arms)}"
+        )
+    return chosen[0], chosen[1]
+
+
+def _refuse_duplicates(runs: pd.DataFrame) -> None:
+    twice = runs[runs.duplicated([schema.SPLIT, schema.ARM], keep=False)]
+    if len(twice):
+        raise PairingError(
+            "several runs of one split and arm; delete all but one of each:\n"
+            + _listed(twice, "run_id")
+        )
+
+
+def _finished_pairs(
+    runs: pd.DataFrame, arms: tuple[str, str], allow_unfinished: bool
+) -> tuple[pd.DataFrame, list[str]]:
+    """Return the rows of splits on which both arms have finished, and a note of those left out."""
+    open_runs = runs[runs["status"] != schema.FINISHED]
+    ready = runs[runs["status"] == schema.FINISHED]
+    alone = ready[ready.groupby(schema.SPLIT)[schema.ARM].transform("size") < 2]
+    if len(open_runs) and not allow_unfinished:
+        raise PairingError(
+            f"runs that have not finished:\n{_listed(open_runs, 'status')}\n"
+            "Finish them, or leave their splits out (allow_unfinished, --allow-unfinished)"
+        )
+    if len(alone) and not allow_unfinished:
+        raise PairingError(
+            f"splits with a run of only one of {arms[0]} and {arms[1]}:\n{_listed(alone, 'run_id')}"
+        )
+    kept = ready.drop(alone.index)
+    left_out = sorted(set(runs[schema.SPLIT]) - set(kept[schema.SPLIT]))
+    if not left_out:
+        return kept, []
+    n_open = len(open_runs)
+    return kept, [
+        f"{len(left_out)} split(s) left out for want of two finished runs ({n_open} run(s) "
+        f"unfinished or failed): {_numbers(left_out)}. If what failed is not chance, the "
+        "comparison is of an easier set of splits."
+    ]
+
+
+def _refuse_other_images(runs: pd.DataFrame) -> list[str]:
+    """Refuse pairs over other test sets or data; note where runs do not say which they had."""
+    tests = runs.groupby(schema.SPLIT)[schema.TEST_HASH].transform("nunique")
+    if (tests > 1).any():
+        raise PairingError(
+            "runs of one split with different test sets:\n"
+            + _listed(runs[tests > 1], schema.TEST_HASH)
+        )
+    if runs[schema.DATA_HASH].nunique() > 1:
+        raise PairingError(
+            "runs on different data:\n"
+            + _listed(runs.drop_duplicates(schema.DATA_HASH), schema.DATA_HASH)
+        )
+    if (runs[[schema.TEST_HASH, schema.DATA_HASH]] == "").any(axis=None):
+        return ["Some runs carry no hash of their data or test set: that they agree is unproven."]
+    return []
+
+
+def _common_count(runs: pd.DataFrame, name: str) -> int:
+    counts = runs[name]
+    if counts.isna().any():
+        raise PairingError(
+            f"runs that do not say {name}, which the corrected test needs:\n"
+            + _listed(runs[counts.isna()], "run_id")
+        )
+    if counts.nunique() > 1:
+        raise PairingError(
+            f"runs with different {name}:\n" + _listed(runs.drop_duplicates(name), name)
+        )
+    return int(counts.iloc[0])
+
+
+def _few_pairs(n: int) -> list[str]:
+    if n >= UNANIMOUS_AT_FIVE_PERCENT:
+        return []
+    return [
+        f"Not enough pairs ({n} of {UNANIMOUS_AT_FIVE_PERCENT}): even if every pair agrees, the "
+        f"sign test and Wilcoxon's cannot get below p = {2 * 0.5**n:g}, so they cannot reach 0.05. "
+        "The intervals rest on very little; run more splits before concluding anything."
+    ]
+
+
+def _listed(runs: pd.DataFrame, column: str, most: int = 10) -> str:
+    lines = [
+        f"  {schema.JobId('', row[schema.SPLIT], row[schema.ARM]).run_name}: "
+        f"{_brief(row[column]) or 'none'}"
+        for _, row in runs.head(most).iterrows()
+    ]
+    if len(runs) > most:
+        lines.append(f"  and {len(runs) - most} more")
+    return "\n".join(lines)
+
+
+def _brief(value: object) -> str:
+    return f"{value:g}" if isinstance(value, float) else str(value)[:32]
+
+
+def _numbers(values: Sequence[int] | set[int]) -> str:
+    return ", ".join(f"{value:g}" for value in sorted(values))

@@ -1,0 +1,79 @@
+"""Metrics in words and in the units that reports print: fractions become percent and points."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+from analysis.curves import EPOCH_METRICS, Reading
+from galaxy_mlflow import schema
+
+_PERCENT = ("accuracy", "recall", "precision", "f1", "ece")
+_HOW = {
+    "peak": " at its best epoch",
+    "last": " at the last epoch",
+    "selected": " at the selected epoch",
+    "summary": "",
+}
+_SUMMARIES = {
+    schema.PEAK_TEST_ACCURACY: "peak test accuracy",
+    schema.PEAK_TEST_EPOCH: "epoch of peak test accuracy",
+    schema.SELECTED_TEST_ACCURACY: "test accuracy at the selected epoch",
+    schema.LAST_TEST_ACCURACY: "test accuracy at the last epoch",
+    schema.TOTAL_ENERGY: "total energy in joules",
+}
+
+
+@dataclass(frozen=True)
+class Unit:
+    """How values of a metric are printed: scaled, rounded, and the words for a difference."""
+
+    scale: float
+    digits: int
+    sign: str
+    difference: str
+
+    def value(self, number: float) -> str:
+        """`83.50 %`."""
+        return self._number(number, "") + self.sign
+
+    def signed(self, number: float) -> str:
+        """`+1.59`, without its unit."""
+        return self._number(number, "+")
+
+    def change(self, number: float) -> str:
+        """`+1.59 points`."""
+        return self.signed(number) + self.difference
+
+    def interval(self, low: float, high: float) -> str:
+        """`[+0.87, +2.31]`, or `undefined`."""
+        if math.isnan(low):
+            return "undefined"
+        return f"[{self.signed(low)}, {self.signed(high)}]"
+
+    def _number(self, number: float, plus: str) -> str:
+        text = f"{self.scale * number:{plus}.{self.digits}f}"
+        return text if float(text) else f"{0:.{self.digits}f}"
+
+
+def unit_of(reading: Reading) -> Unit:
+    """Return the unit in which a metric is printed."""
+    if reading.base in EPOCH_METRICS:
+        return Unit(1, 1, "", " epochs")
+    if reading.base in (schema.TOTAL_SECONDS, schema.EPOCH_SECONDS):
+        return Unit(1, 1, " s", " s")
+    if any(word in _PERCENT for word in reading.base.split("_")):
+        return Unit(100, 2, " %", " points")
+    return Unit(1, 4, "", "")
+
+
+def in_words(reading: Reading) -> str:
+    """`test accuracy at the selected epoch`."""
+    if reading.base in _SUMMARIES:
+        return _SUMMARIES[reading.base]
+    return _metric_words(reading.base) + _HOW[reading.how]
+
+
+def _metric_words(metric: str) -> str:
+    words = metric.replace("_", " ").replace("macro f1", "macro-F1").replace(" f1 ", " F1 ")
+    return words.replace(" mcc", " MCC").replace(" ece", " calibration error (ECE)")

@@ -1,0 +1,1 @@
+"""Paired machine-learning experiments on galaxy images."""

@@ -1,0 +1,309 @@
+"""A study as typed, validated, immutable values. `study_file.py` reads them from TOML.
+
+Every default stands here, with its reason; a study file holds only differences from them.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator, model_validator
+
+from galaxy_mlflow.errors import did_you_mean
+from galaxy_mlflow.files import sha256_of
+
+PAPER_FRACTIONS = {"elliptical": 0.1951, "lenticular": 0.2291, "spiral": 0.5492, "irr_misc": 0.0266}
+"""Shares of the four classes among the 14,034 galaxies of Nair & Abraham (2010)."""
+
+Fraction = Annotated[float, Field(gt=0, lt=1)]
+Count = Annotated[int, Field(ge=1)]
+Seed = Annotated[int, Field(ge=0, lt=2**32)]
+
+
+class Settings(BaseModel):
+    """Base of all settings: immutable, unknown keys refused, no silent conversion of types."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+
+
+class ClassRules(Settings):
+    """Which given labels make the classes of a study."""
+
+    merge: dict[str, list[str]] = {}  # new class -> the labels that go into it
+    drop: list[str] = []  # labels whose images are left out
+
+    @model_validator(mode="after")
+    def _each_label_once(self) -> Self:
+        labels = [label for group in self.merge.values() for label in group] + self.drop
+        twice = sorted({label for label in labels if labels.count(label) > 1})
+        if twice:
+            raise ValueError(f"label {twice[0]!r} is named twice in merge and drop")
+        return self
+
+
+class ImageSettings(Settings):
+    """What all kinds of data sets share."""
+
+    image_size: int = Field(default=256, ge=16, le=1024)  # pixels a side in the cache
+    crop_size: int | None = Field(default=None, ge=16, le=1024)  # None: 7/8 of image_size
+    classes: ClassRules = ClassRules()
+
+    @property
+    def crop(self) -> int:
+        """Pixels a side of what the network sees."""
+        return self.crop_size if self.crop_size is not None else self.image_size * 7 // 8
+
+    @model_validator(mode="after")
+    def _crop_fits(self) -> Self:
+        if self.crop_size is not None and self.crop_size > self.image_size:
+            raise ValueError(
+                f"crop_size {self.crop_size} is larger than image_size {self.image_size}"
+            )
+        return self
+
+
+class SimulatedData(ImageSettings):
+    """Galaxies drawn by GalSim: `n` of them, from `seed`."""
+
+    kind: Literal["simulated"]
+    n: int = Field(default=1200, ge=8, le=1_000_000)
+    seed: Seed = 0
+    fractions: dict[str, Annotated[float, Field(ge=0, le=1)]] = PAPER_FRACTIONS
+    labels: Literal["given"] = "given"
+
+    @field_validator("fractions")
+    @classmethod
+    def _known_and_whole(cls, fractions: dict[str, float]) -> dict[str, float]:
+        for name in fractions:
+            if name not in PAPER_FRACTIONS:
+                raise ValueError(f"unknown class {name!r}{did_you_mean(name, PAPER_FRACTIONS)}")
+        if abs(sum(fractions.values()) - 1) > 0.005:
+            raise ValueError(f"fractions add up to {sum(fractions.values()):g}, not 1")
+        return fractions
+
+
+class CsvData(ImageSettings):
+    """A CSV with columns `path` (absolute, or relative to the CSV), `label` and perhaps `id`."""
+
+    kind: Literal["csv"]
+    path: Path
+    labels: Literal["given"] = "given"
+
+
+class FolderData(ImageSettings):
+    """A folder with one folder of images a class."""
+
+    kind: Literal["folder"]
+    path: Path
+    labels: Literal["given"] = "given"
+
+
+class NairAbrahamData(ImageSettings):
+    """The Nair & Abraham (2010) catalogue and a folder of its images, joined on an ID."""
+
+    kind: Literal["nair-abraham"]
+    path: Path  # the catalogue
+    images: Path  # the folder of images, or a CSV with columns id and path
+    labels: Literal["paper", "corrected"] = "corrected"  # where TType 11 and 12 go
+
+
+DataSettings = Annotated[
+    SimulatedData | CsvData | FolderData | NairAbrahamData, Field(discriminator="kind")
+]
+
+
+class SplitSettings(Settings):
+    """How splits are drawn."""
+
+    recipe: Literal["random", "paper"] = "random"
+    count: int = Field(default=10, ge=1, le=100_000)
+    first: int = Field(default=0, ge=0)  # the study holds splits first .. first + count - 1
+    n_test: Count | None = None
+    test_fraction: Fraction | None = None  # 0.2 where neither is given
+    val_fraction: Fraction = 0.125  # of the training part; used by the honest protocol
+    stratify: bool | None = None  # None: true for random; the paper's recipe cannot
+    seed: Seed = 0
+
+    @property
+    def stratified(self) -> bool:
+        """Whether the classes keep their shares in every part."""
+        return self.recipe == "random" if self.stratify is None else self.stratify
+
+    @property
+    def wanted(self) -> range:
+        """Numbers of the study's splits."""
+        return range(self.first, self.first + self.count)
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        if self.n_test is not None and self.test_fraction is not None:
+            raise ValueError("give n_test or test_fraction, not both")
+        if self.recipe == "paper" and self.stratify:
+            raise ValueError("the paper's recipe draws without strata: leave stratify out")
+        if self.recipe == "paper" and self.first + self.count > 100:
+            raise ValueError("the paper's recipe has splits 0 to 99")
+        return self
+
+
+class AugmentationSettings(Settings):
+    """What is drawn at random for each image, each epoch, in one resample."""
+
+    crop: bool = True  # a random crop of crop_size; else the centre
+    horizontal_flip: bool = True
+    vertical_flip: bool = True
+    rotation: float = Field(default=180.0, ge=0, le=180)  # degrees, drawn within +-rotation
+    corners: Literal["image", "black"] = "image"  # outside the crop: what the image holds, or zero
+
+
+class FractalSettings(Settings):
+    """Formula-driven pretraining: one fractal image a category, strongly augmented."""
+
+    categories: int = Field(default=96, ge=2, le=10_000)
+    epochs: Count = 12
+    images_per_category: Count = 8  # augmented views of the one image, each epoch
+    batch_size: int = Field(default=64, ge=2)
+    learning_rate: float = Field(default=0.001, gt=0)  # AdamW, one cosine cycle
+    seed: Seed = 0
+
+
+class CheckpointSettings(Settings):
+    """Which checkpoints a run leaves on the server; the local spool always holds the last."""
+
+    policy: Literal["last", "best"] = "best"  # best: the selected epoch's weights beside the last
+    every: Count | None = None  # also keep every n-th epoch
+    upload_every: Count = 10  # epochs between uploads of the last checkpoint
+
+
+class ArmSettings(Settings):
+    """One way of training."""
+
+    architecture: str = "resnet18"  # any torchvision classification model
+    weights: str = "none"  # none, imagenet, fractal, file:PATH or run:RUN_ID
+    freeze: str | list[str] = "none"  # none, features (all but the last layer), or layer prefixes
+    normalize: bool = True  # ImageNet mean and standard deviation; the paper did not
+    epochs: int = Field(default=20, ge=1, le=1_000_000)
+    batch_size: int = Field(default=64, ge=2)
+    optimizer: Literal["sgd", "adam", "adamw"] = "sgd"
+    learning_rate: float = Field(default=0.01, gt=0, le=100)
+    momentum: float = Field(default=0.9, ge=0, lt=1)  # sgd only
+    weight_decay: float = Field(default=0.0, ge=0)
+    schedule: Literal["constant", "cosine"] = "constant"
+    warmup_epochs: int = Field(default=0, ge=0)
+    precision: Literal["fp32", "bf16"] = "fp32"
+    channels_last: bool = True
+
+    @field_validator("architecture")
+    @classmethod
+    def _known_architecture(cls, name: str) -> str:
+        import torchvision
+
+        known = torchvision.models.list_models(module=torchvision.models)
+        if name not in known:
+            raise ValueError(f"unknown architecture {name!r}{did_you_mean(name, known)}")
+        return name
+
+    @field_validator("weights")
+    @classmethod
+    def _known_weights(cls, text: str) -> str:
+        kinds = ("none", "imagenet", "fractal", "file:PATH", "run:RUN_ID")
+        prefix, _, rest = text.partition(":")
+        if text in kinds[:3] or (prefix in ("file", "run") and rest):
+            return text
+        raise ValueError(
+            f"unknown weights {text!r}{did_you_mean(text, kinds)}; known: {', '.join(kinds)}"
+        )
+
+    @field_validator("weights")
+    @classmethod
+    def _file_exists(cls, text: str) -> str:
+        if text.startswith("file:") and not Path(text[5:]).is_file():
+            raise ValueError(f"no such file of weights: {text[5:]}")
+        return text
+
+    @field_validator("freeze")
+    @classmethod
+    def _known_freeze(cls, freeze: str | list[str]) -> str | list[str]:
+        if isinstance(freeze, str) and freeze not in ("none", "features"):
+            raise ValueError(
+                f"freeze {freeze!r} is not known{did_you_mean(freeze, ('none', 'features'))}: "
+                'give "none", "features" or a list of layer names such as ["features.0"]'
+            )
+        return freeze
+
+    @model_validator(mode="after")
+    def _warmup_fits(self) -> Self:
+        if self.warmup_epochs >= self.epochs and self.warmup_epochs:
+            raise ValueError(
+                f"warmup_epochs {self.warmup_epochs} leaves none of {self.epochs} epochs"
+            )
+        return self
+
+
+class Study(Settings):
+    """One study: a data set, a protocol, splits, and two or more arms in the file's order."""
+
+    name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,99}$")
+    question: str = ""
+    protocol: Literal["honest", "paper"] = "honest"
+    seed: Seed = 0  # initial weights, order of images, augmentation, dropout
+    data: DataSettings
+    splits: SplitSettings = SplitSettings()
+    augmentation: AugmentationSettings = AugmentationSettings()
+    fractal: FractalSettings = FractalSettings()
+    checkpoints: CheckpointSettings = CheckpointSettings()
+    arm: dict[str, ArmSettings] = Field(min_length=1)
+
+    @field_validator("arm")
+    @classmethod
+    def _good_names(cls, arms: dict[str, ArmSettings]) -> dict[str, ArmSettings]:
+        for name in arms:
+            if not name.replace("_", "").replace("-", "").isalnum() or not name.isascii():
+                raise ValueError(f"arm {name!r}: use letters, digits, - and _ only")
+        return arms
+
+    @model_validator(mode="after")
+    def _parts_fit(self, _info: ValidationInfo) -> Self:
+        n_test = self.splits.n_test
+        if isinstance(self.data, SimulatedData) and n_test is not None and n_test >= self.data.n:
+            raise ValueError(f"splits.n_test is {n_test}, but data.n is only {self.data.n}")
+        return self
+
+    @property
+    def validates(self) -> bool:
+        """Whether a validation part is kept apart (the honest protocol)."""
+        return self.protocol == "honest"
+
+    def arm_params(self, arm: str) -> dict[str, str]:
+        """Return every setting that decides what a run of `arm` computes, flat, as text.
+
+        Paths, devices, workers and caches are left out: the same study elsewhere is the same.
+        A file of weights counts by its content.
+        """
+        settings = self.arm[arm]
+        params: dict[str, Any] = {"protocol": self.protocol, "seed": self.seed}
+        params |= _flat("data", self.data.model_dump(exclude={"path", "images", "crop_size"}))
+        params |= {"data.crop_size": self.data.crop}
+        params |= _flat("splits", self.splits.model_dump(exclude={"count", "first", "stratify"}))
+        params |= {"splits.stratify": self.splits.stratified}
+        params |= _flat("augmentation", self.augmentation.model_dump())
+        if settings.weights == "fractal":
+            params |= _flat("fractal", self.fractal.model_dump())
+        params |= settings.model_dump()
+        if settings.weights.startswith("file:"):
+            params["weights"] = f"file:{sha256_of(Path(settings.weights[5:]))}"
+        return {key: _text(value) for key, value in params.items()}
+
+    def config_hash(self, arm: str) -> str:
+        """Return the sha256 of `arm_params`."""
+        return hashlib.sha256(_text(self.arm_params(arm)).encode()).hexdigest()
+
+
+def _flat(prefix: str, values: dict[str, Any]) -> dict[str, Any]:
+    return {f"{prefix}.{key}": value for key, value in values.items()}
+
+
+def _text(value: Any) -> str:
+    return value if isinstance(value, str) else json.dumps(value, sort_keys=True)

@@ -1,0 +1,143 @@
+"""What is left to do: the runs a study wants, minus those that the server has finished."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+from galaxy_mlflow import schema
+from galaxy_mlflow.config import Study
+from galaxy_mlflow.errors import ConfigError, did_you_mean
+from galaxy_mlflow.schema import JobId
+from galaxy_mlflow.tracking import MlflowStore, RunRecord, refuse_conflict
+
+MISSING = "missing"
+
+
+@dataclass(frozen=True)
+class PlannedRun:
+    """One wanted run, and what the server knows of it."""
+
+    job: JobId
+    record: RunRecord | None
+
+    @property
+    def status(self) -> str:
+        """`missing`, or the status on the server."""
+        return self.record.status if self.record is not None else MISSING
+
+
+@dataclass(frozen=True)
+class Selection:
+    """Which part of a study is wanted."""
+
+    splits: Sequence[int]
+    arms: Sequence[str]
+    retry_failed: bool = False
+    replace: bool = False
+
+
+@dataclass(frozen=True)
+class Plan:
+    """All wanted runs, pairs together, in order of split."""
+
+    runs: tuple[PlannedRun, ...]
+    retry_failed: bool
+
+    @property
+    def todo(self) -> tuple[PlannedRun, ...]:
+        """Runs to train now: not finished, and not failed unless asked for."""
+        done = {schema.FINISHED} if self.retry_failed else {schema.FINISHED, schema.FAILED}
+        return tuple(run for run in self.runs if run.status not in done)
+
+    def counts(self) -> Counter[str]:
+        """Return the number of runs of each status."""
+        return Counter(run.status for run in self.runs)
+
+
+def select(study: Study, splits: str | None, arms: str | None) -> Selection:
+    """Read `--splits 0-4,7` and `--arms a,b`; None means all.
+
+    Raises
+    ------
+    ConfigError
+        The study has no such split or arm, or the text cannot be read.
+    """
+    wanted = study.splits.wanted
+    numbers = parse_splits(splits) if splits is not None else list(wanted)
+    outside = [number for number in numbers if number not in wanted]
+    if outside:
+        raise ConfigError(
+            f"--splits: split {outside[0]} is not in the study: "
+            f"it has splits {wanted.start} to {wanted.stop - 1} (splits.first, splits.count)"
+        )
+    names = [name.strip() for name in arms.split(",")] if arms is not None else list(study.arm)
+    for name in names:
+        if name not in study.arm:
+            near = did_you_mean(name, study.arm)
+            raise ConfigError(f"--arms: no arm {name!r}{near}; known: {', '.join(study.arm)}")
+    return Selection(numbers, [name for name in study.arm if name in names])
+
+
+def parse_splits(text: str) -> list[int]:
+    """Return the numbers that a text such as `0-4,7` means, both ends of a range included.
+
+    Raises
+    ------
+    ConfigError
+        The text is not numbers and ranges.
+    """
+    numbers: set[int] = set()
+    for part in text.split(","):
+        first, dash, last = part.strip().partition("-")
+        if not first.isdecimal() or (dash and not last.isdecimal()):
+            raise ConfigError(f"--splits {text}: expected numbers and ranges, such as 0-4,7")
+        if dash and int(last) < int(first):
+            raise ConfigError(f"--splits {text}: the range {part.strip()} goes down")
+        numbers.update(range(int(first), int(last or first) + 1))
+    return sorted(numbers)
+
+
+def make_plan(study: Study, data_hash: str, store: MlflowStore, wanted: Selection) -> Plan:
+    """Ask the server what is done, and return what is wanted.
+
+    With `wanted.replace`, wanted runs of other settings or other data are deleted first.
+
+    Raises
+    ------
+    IdentityConflictError
+        A wanted run was made with other settings or other data, and is not to be replaced.
+    ServerError
+        The server cannot be reached.
+    """
+    known = _by_job(store.runs(study.name))
+    runs = []
+    for split in wanted.splits:
+        for arm in wanted.arms:
+            job = JobId(study.name, split, arm)
+            record = known.get(job)
+            if record is not None and wanted.replace and _conflicts(record, study, data_hash):
+                store.delete(record.run_id)
+                record = None
+            if record is not None:
+                refuse_conflict(record, _hashes(study, arm, data_hash), study.arm_params(arm))
+            runs.append(PlannedRun(job, record))
+    return Plan(tuple(runs), wanted.retry_failed)
+
+
+def _conflicts(record: RunRecord, study: Study, data_hash: str) -> bool:
+    hashes = _hashes(study, record.job.arm, data_hash)
+    return any(record.tags.get(tag) != value for tag, value in hashes.items())
+
+
+def _hashes(study: Study, arm: str, data_hash: str) -> dict[str, str]:
+    return {schema.CONFIG_HASH: study.config_hash(arm), schema.DATA_HASH: data_hash}
+
+
+def _by_job(records: Iterable[RunRecord]) -> dict[JobId, RunRecord]:
+    """Return the oldest run of each job: by the claim rule it is the one that counts."""
+    known: dict[JobId, RunRecord] = {}
+    for record in records:
+        known.setdefault(record.job, record)
+    return known

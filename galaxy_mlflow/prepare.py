@@ -1,0 +1,146 @@
+"""What all runs of a study share, made once before the first: images, splits, initial weights."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from galaxy_mlflow.cache import GalaxyData, open_data
+from galaxy_mlflow.config import ArmSettings, Study
+from galaxy_mlflow.contact_sheet import save_contact_sheet
+from galaxy_mlflow.errors import WeightsError
+from galaxy_mlflow.home import Home
+from galaxy_mlflow.schema import CHECKPOINTS
+from galaxy_mlflow.splits import Split, SplitRule, draw_split, sparse_parts
+from galaxy_mlflow.tracking import MlflowStore
+
+Progress = Callable[[int, int], None]
+_SAMPLES_A_CLASS = 8
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """A study made ready to train."""
+
+    study: Study
+    data: GalaxyData
+    splits: dict[int, Split]
+    samples: Path
+    weights: dict[str, Path | None] = field(default_factory=dict)  # by arm
+
+
+def prepare_data(
+    study: Study, home: Home, *, skip_bad: bool = False, progress: Progress | None = None
+) -> GalaxyData:
+    """Return the study's images, decoded and checked.
+
+    Raises
+    ------
+    DataError
+        The data set cannot be used; BadImagesError lists all bad images together.
+    """
+    return open_data(study.data, home.cache, skip_bad=skip_bad, progress=progress)
+
+
+def draw_splits(study: Study, data: GalaxyData, numbers: Sequence[int]) -> dict[int, Split]:
+    """Draw the wanted splits.
+
+    Raises
+    ------
+    SplitError
+        The sizes asked for cannot be had from this many images.
+    """
+    rule = split_rule(study, data.labels.size)
+    return {number: draw_split(rule, data.labels, number) for number in numbers}
+
+
+def split_rule(study: Study, n: int) -> SplitRule:
+    """Return how a study draws splits of `n` images."""
+    settings = study.splits
+    fraction = settings.test_fraction if settings.test_fraction is not None else 0.2
+    n_test = settings.n_test if settings.n_test is not None else round(n * fraction)
+    val_fraction = settings.val_fraction if study.validates else None
+    return SplitRule(settings.recipe, n_test, settings.stratified, settings.seed, val_fraction)
+
+
+def class_warnings(splits: dict[int, Split], data: GalaxyData) -> list[str]:
+    """Return a warning for each class with fewer than 2 images in some part of a split."""
+    return [
+        warning
+        for split in splits.values()
+        for warning in sparse_parts(split, data.labels, data.classes)
+    ]
+
+
+def draw_samples(study: Study, data: GalaxyData, home: Home) -> Path:
+    """Draw a labelled sheet of the first images of each class; return its file."""
+    rows = first_of_each(data, _SAMPLES_A_CLASS)
+    labels = [data.classes[number] for number in data.labels[rows]]
+    file = home.cache / "samples" / f"{study.name}-{data.data_hash[:12]}.png"
+    if not file.is_file():
+        save_contact_sheet(file, data.batch(rows), labels)
+    return file
+
+
+def first_of_each(data: GalaxyData, count: int) -> NDArray[np.int64]:
+    """Return the numbers of the first `count` images of each class, class by class."""
+    chosen = [np.flatnonzero(data.labels == i)[:count] for i in range(len(data.classes))]
+    return np.concatenate(chosen)
+
+
+def prepare_weights(
+    study: Study, arms: Sequence[str], store: MlflowStore, progress: Progress | None = None
+) -> dict[str, Path | None]:
+    """Return each arm's file of initial weights, made or fetched where that is needed.
+
+    Every arm's network is built once on the way, so that what cannot be built stops the study
+    before its first run.
+
+    Raises
+    ------
+    WeightsError, ConfigError
+        Weights cannot be had, or a network cannot be built from its arm.
+    """
+    from galaxy_mlflow.models import build_model
+
+    files: dict[str, Path | None] = {}
+    for name in arms:
+        files[name] = _weights_file(study, study.arm[name], store, progress)
+        build_model(study.arm[name], 2, study.data.crop, 0, files[name])
+    return files
+
+
+def available_cores() -> int:
+    """Return the number of processor cores this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def _weights_file(
+    study: Study, arm: ArmSettings, store: MlflowStore, progress: Progress | None
+) -> Path | None:
+    kind, _, rest = arm.weights.partition(":")
+    if kind == "fractal":
+        from galaxy_mlflow.pretrain import fractal_weights
+
+        return fractal_weights(arm, study.data.crop, study.fractal, store.home.weights, progress)
+    if kind == "file":
+        return Path(rest)
+    return _weights_of_run(rest, store) if kind == "run" else None
+
+
+def _weights_of_run(run_id: str, store: MlflowStore) -> Path:
+    """Fetch a run's best weights, or its last checkpoint."""
+    folder = store.home.weights / f"run-{run_id}"
+    for name in ("best.safetensors", "last.pt"):
+        file = store.fetch(run_id, f"{CHECKPOINTS}/{name}", folder)
+        if file is not None:
+            return file
+    raise WeightsError(
+        f"weights run:{run_id}: that run has no checkpoint on {store.shown}; "
+        "check the run's id, and that the run is finished"
+    )

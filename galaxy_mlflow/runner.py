@@ -1,0 +1,215 @@
+"""One call of `run`: prepare, plan, train what is left, and say what came of it."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+from dataclasses import dataclass
+
+from galaxy_mlflow import schema
+from galaxy_mlflow.cache import GalaxyData
+from galaxy_mlflow.config import Study
+from galaxy_mlflow.display import Display
+from galaxy_mlflow.engine import run_here, run_in_processes
+from galaxy_mlflow.errors import ClaimLostError
+from galaxy_mlflow.home import Home
+from galaxy_mlflow.plan import Plan, Selection, make_plan
+from galaxy_mlflow.prepare import (
+    Prepared,
+    available_cores,
+    class_warnings,
+    draw_samples,
+    draw_splits,
+    prepare_data,
+    prepare_weights,
+)
+from galaxy_mlflow.sinks import Courier
+from galaxy_mlflow.splits import Split
+from galaxy_mlflow.spool import Spool, spools_under
+from galaxy_mlflow.tracking import MlflowStore
+from galaxy_mlflow.worker import JobResult, JobSpec
+from mlflow_server.local import LocalServer, free_port, serving
+
+
+@dataclass(frozen=True)
+class Machine:
+    """How this machine is used; none of it changes what a run computes but `threads`."""
+
+    jobs: int = 1
+    threads: int | None = None  # a job; None: the cores shared out among the jobs
+    device: str = "auto"
+    skip_bad: bool = False
+
+    @property
+    def threads_a_job(self) -> int:
+        """Processor threads of each job."""
+        return self.threads or max(1, available_cores() // self.jobs)
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a call of `run` did."""
+
+    plan: Plan
+    results: tuple[JobResult, ...] = ()
+
+    @property
+    def failed_before(self) -> bool:
+        """Whether a wanted run had failed already, and was not tried again."""
+        return self.plan.counts()[schema.FAILED] > 0 and not self.plan.retry_failed
+
+    def counts(self) -> str:
+        """Say how many wanted runs are in which state now."""
+        now = {result.job: result.status for result in self.results}
+        counts = Counter(now.get(run.job, run.status) for run in self.plan.runs)
+        return ", ".join(f"{count} {status}" for status, count in sorted(counts.items()))
+
+    @property
+    def unfinished(self) -> tuple[JobResult, ...]:
+        """Jobs that were to be finished and are not."""
+        return tuple(result for result in self.results if result.status != schema.FINISHED)
+
+
+@dataclass(frozen=True)
+class Ahead:
+    """What a study has before it: its images, the wanted splits, and the runs left."""
+
+    data: GalaxyData
+    splits: dict[int, Split]
+    plan: Plan
+
+
+def look_ahead(study: Study, wanted: Selection, machine: Machine, display: Display) -> Ahead:
+    """Check a study's data, draw its splits, and ask the server what is left.
+
+    Raises
+    ------
+    GalaxyError
+        The study, its data or the server cannot be used.
+    """
+    home = Home.default()
+    with display.step("images") as progress:
+        data = prepare_data(study, home, skip_bad=machine.skip_bad, progress=progress)
+    for notice in data.notices:
+        display.say(notice)
+    if data.skipped:
+        display.say(f"{len(data.skipped)} images or rows are left out (--skip-bad)")
+    splits = draw_splits(study, data, wanted.splits)
+    for warning in class_warnings(splits, data):
+        display.say(f"warning: {warning}")
+    store = MlflowStore(home.tracking_uri, home)
+    return Ahead(data, splits, make_plan(study, data.data_hash, store, wanted))
+
+
+def run_study(study: Study, wanted: Selection, machine: Machine, display: Display) -> Outcome:
+    """Train what is left of a study on this machine.
+
+    Raises
+    ------
+    GalaxyError
+        The study, its data, its weights or the server cannot be used; nothing was started.
+    """
+    ahead = look_ahead(study, wanted, machine, display)
+    if not ahead.plan.todo:
+        return Outcome(ahead.plan)
+    home = Home.default()
+    arms = [arm for arm in study.arm if any(run.job.arm == arm for run in ahead.plan.todo)]
+    with display.step("initial weights") as progress:
+        store = MlflowStore(home.tracking_uri, home)
+        weights = prepare_weights(study, arms, store, progress)
+    samples = draw_samples(study, ahead.data, home)
+    if wanted.replace:
+        _discard_replaced(ahead.plan, home)
+    prepared = Prepared(study, ahead.data, ahead.splits, samples, weights)
+    return Outcome(ahead.plan, tuple(_train(prepared, ahead.plan, machine, display)))
+
+
+def sync_spools(home: Home, store: MlflowStore, display: Display) -> bool:
+    """Send what earlier runs left in the spool; return whether everything arrived.
+
+    Raises
+    ------
+    ServerError
+        The server cannot be reached; everything is kept.
+    """
+    arrived = [_sync(Spool(folder), store, display) for folder in spools_under(home.spool_here)]
+    return all(arrived)
+
+
+def _sync(spool: Spool, store: MlflowStore, display: Display) -> bool:
+    try:
+        spool.acquire()
+    except ClaimLostError as error:
+        display.say(f"{error}: left to it")
+        return True
+    try:
+        job, waiting = spool.start().job, spool.waiting
+        if waiting:
+            Courier(spool, store).deliver()
+            display.say(f"{job.study} {job.run_name}: {waiting - spool.waiting} records sent")
+        if spool.finished and not spool.waiting:
+            spool.discard()
+        return not spool.waiting
+    finally:
+        spool.release()
+
+
+def _train(
+    prepared: Prepared, plan: Plan, machine: Machine, display: Display
+) -> Iterator[JobResult]:
+    study = prepared.study
+    epochs = {name: arm.epochs for name, arm in study.arm.items()}
+    with _address(machine) as uri, display.running(plan, epochs):
+        specs = list(_specs(prepared, plan, machine, uri))
+        if machine.jobs == 1:
+            results = run_here(specs, display.event)
+        else:
+            results = run_in_processes(specs, machine.jobs, display.event)
+        with closing(results):
+            for result in results:
+                display.result(result)
+                yield result
+
+
+@contextmanager
+def _address(machine: Machine) -> Iterator[str]:
+    """Yield where workers send records: several at once need a server before SQLite."""
+    home = Home.default()
+    if machine.jobs == 1 or not home.owns(home.tracking_uri):
+        yield home.tracking_uri
+        return
+    server = LocalServer(home.database_uri, home.artifacts, free_port(), home.path / "server.log")
+    with serving(server) as uri:
+        yield uri
+
+
+def _specs(prepared: Prepared, plan: Plan, machine: Machine, uri: str) -> Iterator[JobSpec]:
+    for run in plan.todo:
+        yield JobSpec(
+            study=prepared.study,
+            arm=run.job.arm,
+            split=prepared.splits[run.job.split],
+            data=prepared.data,
+            home=Home.default(),
+            uri=uri,
+            weights_file=prepared.weights[run.job.arm],
+            samples=prepared.samples,
+            device=_device(machine.device),
+            threads=machine.threads_a_job,
+        )
+
+
+def _device(wanted: str) -> str:
+    import torch
+
+    if wanted != "auto":
+        return wanted
+    return "cuda" if torch.cuda.is_available() else "cpu"
+
+
+def _discard_replaced(plan: Plan, home: Home) -> None:
+    """Forget local records of runs that were deleted on the server to be made anew."""
+    for run in plan.todo:
+        if run.record is None:
+            Spool(home.spool_of(run.job)).discard()

@@ -1,0 +1,190 @@
+"""The contract of a run: names of tags, parameters, metrics, artifacts and columns.
+
+Nothing else in the project spells these names; `analysis` reads by them what the workers write.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Final
+
+from galaxy_mlflow.errors import DataError
+
+# Tags
+STUDY: Final = "study"
+SPLIT: Final = "split"
+ARM: Final = "arm"
+PROTOCOL: Final = "protocol"
+LABELS: Final = "labels"
+CONFIG_HASH: Final = "config_hash"
+DATA_HASH: Final = "data_hash"
+TRAIN_HASH: Final = "train_hash"
+TEST_HASH: Final = "test_hash"
+INIT_HASH: Final = "init_hash"
+CODE_VERSION: Final = "code_version"
+ATTEMPT: Final = "attempt"
+OWNER: Final = "owner"
+SELECTED_ON: Final = "selected_on"
+STATUS: Final = "galaxy.status"
+REASON: Final = "galaxy.reason"
+SKIPPED: Final = "galaxy.skipped_images"
+ARMS: Final = "galaxy.arms"
+"""The study's arms in the order of its file, joined by commas."""
+QUESTION: Final = "galaxy.question"
+RUN_NAME: Final = "mlflow.runName"
+NOTE: Final = "mlflow.note.content"
+
+RUNNING: Final = "running"
+FINISHED: Final = "finished"
+FAILED: Final = "failed"
+
+HASH_TAGS: Final = (CONFIG_HASH, DATA_HASH, TRAIN_HASH, TEST_HASH, INIT_HASH)
+IDENTITY_TAGS: Final = (STUDY, SPLIT, ARM)
+
+# Metrics: one value an epoch
+LEARNING_RATE: Final = "learning_rate"
+EPOCH_SECONDS: Final = "epoch_seconds"
+IMAGES_PER_SECOND: Final = "images_per_second"
+ENERGY_JOULES: Final = "energy_joules"
+TEST_SCORES: Final = ("balanced_accuracy", "macro_f1", "mcc", "kappa", "ece")
+PER_CLASS_SCORES: Final = ("recall", "precision", "f1")
+TIMING_METRICS: Final = (EPOCH_SECONDS, IMAGES_PER_SECOND, ENERGY_JOULES)
+MANY_CLASSES: Final = 5
+"""Above this number of classes precision and F1 stay in the confusion artifacts."""
+
+# Metrics: one value a run
+PEAK_TEST_ACCURACY: Final = "peak_test_accuracy"
+PEAK_TEST_EPOCH: Final = "peak_test_epoch"
+SELECTED_EPOCH: Final = "selected_epoch"
+SELECTED_TEST_ACCURACY: Final = "selected_test_accuracy"
+LAST_TEST_ACCURACY: Final = "last_test_accuracy"
+N_TRAIN: Final = "n_train"
+N_VAL: Final = "n_val"
+N_TEST: Final = "n_test"
+TOTAL_SECONDS: Final = "total_seconds"
+TOTAL_ENERGY: Final = "total_energy_joules"
+SUMMARY: Final = (
+    PEAK_TEST_ACCURACY,
+    PEAK_TEST_EPOCH,
+    SELECTED_EPOCH,
+    SELECTED_TEST_ACCURACY,
+    LAST_TEST_ACCURACY,
+    N_TRAIN,
+    N_VAL,
+    N_TEST,
+    TOTAL_SECONDS,
+    TOTAL_ENERGY,
+)
+
+# Artifacts
+CHECKPOINTS: Final = "checkpoints"
+CONFUSION: Final = "confusion"
+CONFUSION_FILE: Final = "confusion/test.json"
+"""{"classes": [...], "epochs": [{"epoch": 0, "matrix": [[...]]}]}; rows true, columns predicted."""
+PREDICTIONS: Final = "predictions"
+PREDICTIONS_FILE: Final = "predictions/selected.parquet"
+FIGURES: Final = "figures"
+SAMPLES_FILE: Final = "figures/samples.png"
+STUDY_FILE: Final = "study.json"
+"""The study as it ran: every setting, defaults included."""
+
+# Columns of analysis frames
+RUN_COLUMNS: Final = (
+    "run_id",
+    STUDY,
+    SPLIT,
+    ARM,
+    "status",
+    PROTOCOL,
+    LABELS,
+    *HASH_TAGS,
+    CODE_VERSION,
+    SELECTED_ON,
+    *SUMMARY,
+)
+METRIC_COLUMNS: Final = ("run_id", SPLIT, ARM, "metric", "epoch", "value")
+
+# Keys of analysis.Comparison.to_dict()
+COMPARISON_KEYS: Final = (
+    "study",
+    "metric",
+    "arms",
+    "n_pairs",
+    "splits",
+    "wins",
+    "losses",
+    "ties",
+    "mean",
+    "sd",
+    "mean_difference",
+    "median_difference",
+    "sd_difference",
+    "n_train",
+    "n_test",
+    "tests",
+    "effects",
+    "notes",
+    "versions",
+)
+
+
+@dataclass(frozen=True, order=True)
+class JobId:
+    """Identity of a run: (study, split, arm)."""
+
+    study: str
+    split: int
+    arm: str
+
+    @property
+    def run_name(self) -> str:
+        """`split-049/pretrained`."""
+        return f"split-{self.split:03d}/{self.arm}"
+
+    def tags(self) -> dict[str, str]:
+        """Return the identity as MLflow tags."""
+        return {STUDY: self.study, SPLIT: str(self.split), ARM: self.arm}
+
+
+def hash_indices(indices: Iterable[int]) -> str:
+    """Return the sha256 of the sorted indices, decimal, joined by commas."""
+    text = ",".join(str(i) for i in sorted(int(i) for i in indices))
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def class_key(name: str) -> str:
+    """Return a class name as a metric key: lower case, other characters as `_`."""
+    return re.sub(r"[^a-z0-9]", "_", name.strip().lower())
+
+
+def class_keys(names: Sequence[str]) -> tuple[str, ...]:
+    """Return the keys of all classes, in order.
+
+    Raises
+    ------
+    DataError
+        Two class names become the same key.
+    """
+    keys = [class_key(name) for name in names]
+    seen: dict[str, str] = {}
+    for key, name in zip(keys, names, strict=True):
+        if key in seen:
+            raise DataError(
+                f"classes {seen[key]!r} and {name!r} both become {key!r} in metric names: "
+                "rename one of them, or merge them under [data.classes]"
+            )
+        seen[key] = name
+    return tuple(keys)
+
+
+def epoch_metrics(classes: Sequence[str], with_validation: bool) -> tuple[str, ...]:
+    """Return the names of an epoch's metrics (energy left out), for class keys `classes`."""
+    parts = ("train", "val", "test") if with_validation else ("train", "test")
+    losses = [f"{part}_{what}" for part in parts for what in ("loss", "accuracy")]
+    scores = PER_CLASS_SCORES if len(classes) <= MANY_CLASSES else PER_CLASS_SCORES[:1]
+    per_class = [f"test_{score}_{name}" for name in classes for score in scores]
+    overall = [f"test_{score}" for score in TEST_SCORES]
+    return (*losses, *per_class, *overall, LEARNING_RATE, EPOCH_SECONDS, IMAGES_PER_SECOND)

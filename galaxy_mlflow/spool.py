@@ -1,0 +1,193 @@
+"""A durable record of one run on local disk, kept until the server has all of it.
+
+A folder holds `run.json` (what the run is), `events.jsonl` (one line an epoch, artifact or end,
+each made durable before the call returns), `sent.json` (how much of it the server has) and
+`outbox/` (artifacts waiting). A line torn by a killed process is dropped when the spool opens.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass, field
+from enum import StrEnum
+from pathlib import Path
+from typing import Any
+
+from filelock import FileLock, Timeout
+
+from galaxy_mlflow import schema
+from galaxy_mlflow.errors import ClaimLostError, IdentityConflictError
+from galaxy_mlflow.files import link_or_copy, sha256_of, sync_folder, write_json
+from galaxy_mlflow.schema import JobId
+
+
+class Kind(StrEnum):
+    """What an event records."""
+
+    EPOCH = "epoch"
+    ARTIFACT = "artifact"
+    END = "end"
+
+
+@dataclass(frozen=True)
+class RunStart:
+    """What a run is: its job, tags and parameters by their names in `schema`."""
+
+    job: JobId
+    tags: dict[str, str]
+    params: dict[str, str]
+
+
+@dataclass(frozen=True)
+class Event:
+    """One line of the record; which fields matter depends on the kind."""
+
+    kind: Kind
+    timestamp_ms: int
+    epoch: int = -1
+    metrics: dict[str, float] = field(default_factory=dict)
+    file: str = ""  # name in the outbox
+    artifact_path: str = ""  # where it goes on the server
+    sha256: str = ""
+    tags: dict[str, str] = field(default_factory=dict)
+
+
+class Spool:
+    """The record of one run; one process at a time writes it (`acquire`)."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self._events: list[Event] = []
+        self._sent: dict[str, int] = dict.fromkeys(Kind, 0)
+        self._lock = FileLock(folder / "lock", timeout=0)
+
+    def acquire(self) -> None:
+        """Take the folder for this process and read what it holds.
+
+        Raises
+        ------
+        ClaimLostError
+            Another process on this machine is at work on the same run.
+        """
+        self.folder.mkdir(parents=True, exist_ok=True)
+        try:
+            self._lock.acquire()
+        except Timeout:
+            raise ClaimLostError(f"{self.folder}: another process is at work on this run") from None
+        self._events = list(self._read_events())
+        sent = self.folder / "sent.json"
+        if sent.is_file():
+            self._sent |= json.loads(sent.read_text())
+
+    def release(self) -> None:
+        """Give the folder back."""
+        self._lock.release()
+
+    def begin(self, start: RunStart) -> None:
+        """Record what the run is.
+
+        Raises
+        ------
+        IdentityConflictError
+            The spool holds a run of the same identity with other settings or other data.
+        """
+        known = self.start() if (self.folder / "run.json").is_file() else start
+        for tag in (schema.CONFIG_HASH, schema.DATA_HASH):
+            if known.tags.get(tag) != start.tags.get(tag):
+                raise IdentityConflictError(
+                    f"{self.folder}: holds records of {start.job.run_name} with another {tag}: "
+                    "give the study a new name, or go on with --replace to discard them"
+                )
+        write_json(self.folder / "run.json", asdict(start))
+
+    def start(self) -> RunStart:
+        """Return what the run is, as recorded."""
+        saved = json.loads((self.folder / "run.json").read_text())
+        return RunStart(JobId(**saved["job"]), saved["tags"], saved["params"])
+
+    @property
+    def last_epoch(self) -> int:
+        """The last epoch recorded; -1 for none."""
+        return max((event.epoch for event in self._events if event.kind == Kind.EPOCH), default=-1)
+
+    @property
+    def finished(self) -> bool:
+        """Whether the record is closed as finished."""
+        return bool(self._events) and self._events[-1].tags.get(schema.STATUS) == schema.FINISHED
+
+    def add_artifact(self, file: Path, artifact_path: str, timestamp_ms: int) -> None:
+        """Keep a file for upload, as `artifact_path`; a later one of the same name replaces it."""
+        name = f"{len(self._events):06d}-{file.name}"
+        kept = self.folder / "outbox" / name
+        link_or_copy(file, kept)
+        sync_folder(kept.parent)
+        self.append(
+            Event(
+                Kind.ARTIFACT,
+                timestamp_ms,
+                file=name,
+                artifact_path=artifact_path,
+                sha256=sha256_of(kept),
+            )
+        )
+
+    def append(self, event: Event) -> None:
+        """Add an event; it is on disk when this returns."""
+        line = json.dumps(asdict(event)) + "\n"
+        with (self.folder / "events.jsonl").open("ab") as file:
+            file.write(line.encode())
+            file.flush()
+            os.fsync(file.fileno())
+        self._events.append(event)
+
+    def pending(self, kind: Kind) -> list[Event]:
+        """Return the events of a kind that the server does not have yet, oldest first."""
+        return [event for event in self._events if event.kind == kind][self._sent[kind] :]
+
+    def mark_sent(self, event: Event) -> None:
+        """Note that the oldest pending event of its kind is on the server."""
+        self._sent[event.kind] += 1
+        write_json(self.folder / "sent.json", self._sent)
+        if event.file:
+            (self.folder / "outbox" / event.file).unlink(missing_ok=True)
+
+    def forget_sent(self) -> None:
+        """Hold everything for unsent: the server does not know this run."""
+        self._sent = dict.fromkeys(Kind, 0)
+        write_json(self.folder / "sent.json", self._sent)
+
+    @property
+    def waiting(self) -> int:
+        """Number of events that the server does not have yet."""
+        return len(self._events) - sum(self._sent.values())
+
+    def discard(self) -> None:
+        """Remove the folder, with checkpoints and all, and folders above that it leaves empty."""
+        self.release()
+        shutil.rmtree(self.folder, ignore_errors=True)
+        for parent in list(self.folder.parents)[:3]:
+            try:
+                parent.rmdir()
+            except OSError:
+                return
+
+    def _read_events(self) -> Iterator[Event]:
+        """Read whole lines; cut off a last line that a killed process left unfinished."""
+        path = self.folder / "events.jsonl"
+        if not path.is_file():
+            return
+        content = path.read_bytes()
+        whole = content[: content.rfind(b"\n") + 1]
+        if len(whole) < len(content):
+            os.truncate(path, len(whole))
+        for line in whole.splitlines():
+            saved: dict[str, Any] = json.loads(line)
+            yield Event(**saved | {"kind": Kind(saved["kind"])})
+
+
+def spools_under(folder: Path) -> list[Path]:
+    """Return the folders of all runs that have a record below `folder`, in order."""
+    return sorted(file.parent for file in folder.glob("**/run.json"))

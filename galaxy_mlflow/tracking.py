@@ -1,0 +1,355 @@
+"""Where records go: the MLflow store, and the two sinks (spooled MLflow, memory).
+
+This is the only module of the package that talks to MLflow while runs are trained. Sending the
+same thing twice changes nothing: runs are found by their identity before they are created, a
+metric's timestamp is fixed in the spool, and epochs that the server has are never sent again.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
+
+from galaxy_mlflow import schema
+from galaxy_mlflow.errors import (
+    ClaimLostError,
+    IdentityConflictError,
+    ServerError,
+    ServerRefusedError,
+)
+from galaxy_mlflow.files import link_or_copy, sha256_of
+from galaxy_mlflow.home import Home
+from galaxy_mlflow.schema import JobId
+from galaxy_mlflow.spool import Event, RunStart
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
+    from mlflow.entities import Run
+    from mlflow.exceptions import MlflowException
+
+# The project retries in its own time: MLflow's default would block for minutes, without a word.
+_PATIENCE = {
+    "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "2",
+    "MLFLOW_HTTP_REQUEST_TIMEOUT": "30",
+    "MLFLOW_DISABLE_TELEMETRY": "true",
+    "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
+}
+_TEMPORARY = (408, 425, 429)
+_PARAMS_A_CALL = 100
+_PAGE = 1000
+
+
+@dataclass(frozen=True)
+class RunRecord:
+    """A run as the server knows it."""
+
+    run_id: str
+    job: JobId
+    status: str
+    tags: dict[str, str]
+    params: dict[str, str]
+    metrics: dict[str, float]
+
+
+class MlflowStore:
+    """A study's runs on one MLflow server.
+
+    Parameters
+    ----------
+    uri : tracking URI: the address of a server, or of a database opened directly
+    home : folder of the default store; its experiments keep their artifacts there
+    """
+
+    def __init__(self, uri: str, home: Home) -> None:
+        self.uri = uri
+        self.home = home
+        self._client: MlflowClient | None = None
+        self._experiments: dict[str, str] = {}
+
+    @property
+    def shown(self) -> str:
+        """The address without a user's name or password."""
+        parts = urlsplit(self.uri)
+        return self.uri.replace(f"{parts.netloc}", parts.netloc.rpartition("@")[2], 1)
+
+    def check(self) -> None:
+        """Ask the server for anything at all.
+
+        Raises
+        ------
+        ServerError
+            It does not answer, or refuses.
+        """
+        with self._talking() as client:
+            client.search_experiments(max_results=1)
+
+    def runs(self, study: str) -> list[RunRecord]:
+        """Return all runs of a study that are not deleted, oldest first.
+
+        Raises
+        ------
+        ServerError
+            The server cannot be reached, or fails.
+        """
+        with self._talking() as client:
+            experiment = client.get_experiment_by_name(study)
+            if experiment is None or experiment.lifecycle_stage != "active":
+                return []
+            found = list(_all_pages(client, experiment.experiment_id, ""))
+        return [_record(run) for run in found if schema.ARM in run.data.tags]
+
+    def find(self, job: JobId) -> RunRecord | None:
+        """Return the run of a job: the oldest where there are several."""
+        where = " and ".join(f"tags.`{key}` = '{value}'" for key, value in job.tags().items())
+        with self._talking() as client:
+            experiment = self._experiment(client, job.study)
+            runs = [_record(run) for run in _all_pages(client, experiment, where)]
+        return runs[0] if runs else None
+
+    def create(self, start: RunStart) -> RunRecord:
+        """Create a job's run, by the claim rule: the oldest run of the identity wins.
+
+        Raises
+        ------
+        ClaimLostError
+            Another worker created it at the same time and was first.
+        """
+        with self._talking() as client:
+            experiment = self._experiment(client, start.job.study)
+            run = client.create_run(experiment, run_name=start.job.run_name, tags=start.tags)
+            mine = run.info.run_id
+        winner = self.find(start.job)
+        if winner is not None and winner.run_id != mine:
+            self.delete(mine)
+            raise ClaimLostError(f"{start.job.run_name}: another worker created this run first")
+        self._log_params(mine, start.params)
+        return RunRecord(mine, start.job, schema.RUNNING, start.tags, start.params, {})
+
+    def resume(self, run: RunRecord, start: RunStart) -> None:
+        """Take an existing run up again as a new attempt.
+
+        Raises
+        ------
+        IdentityConflictError
+            The run was made with other settings or other data.
+        """
+        refuse_conflict(run, start.tags, start.params)
+        attempt = int(run.tags.get(schema.ATTEMPT, "1")) + 1
+        tags = {**start.tags, schema.ATTEMPT: str(attempt)}
+        with self._talking() as client:
+            client.log_batch(run.run_id, tags=_tags(tags))
+            client.update_run(run.run_id, status="RUNNING")
+        missing = {key: value for key, value in start.params.items() if key not in run.params}
+        self._log_params(run.run_id, missing)
+
+    def last_epoch(self, run_id: str) -> int:
+        """Return the last epoch on the server; -1 for none."""
+        with self._talking() as client:
+            history = client.get_metric_history(run_id, "train_loss")
+        return max((metric.step for metric in history), default=-1)
+
+    def send_epoch(self, run_id: str, event: Event) -> None:
+        """Send one epoch's metrics in one call."""
+        self._log_metrics(run_id, event, step=event.epoch)
+
+    def send_artifact(self, run_id: str, file: Path, event: Event) -> None:
+        """Upload one file under its own name.
+
+        Raises
+        ------
+        ServerRefusedError
+            The file is not what was recorded: its sha256 differs.
+        """
+        if sha256_of(file) != event.sha256:
+            raise ServerRefusedError(f"{file}: damaged before it was sent: its sha256 has changed")
+        folder, _, name = event.artifact_path.rpartition("/")
+        named = file.with_name(name)
+        link_or_copy(file, named)
+        try:
+            with self._talking() as client:
+                client.log_artifact(run_id, str(named), folder or None)
+        finally:
+            named.unlink(missing_ok=True)
+
+    def send_end(self, run_id: str, event: Event) -> None:
+        """Send the summary and close the run; the status tag comes last."""
+        self._log_metrics(run_id, event, step=0)
+        status = event.tags[schema.STATUS]
+        others = {key: value for key, value in event.tags.items() if key != schema.STATUS}
+        with self._talking() as client:
+            client.log_batch(run_id, tags=_tags(others))
+            closed = "FINISHED" if status == schema.FINISHED else "FAILED"
+            client.set_terminated(run_id, status=closed, end_time=event.timestamp_ms)
+            client.set_tag(run_id, schema.STATUS, status)
+
+    def fetch(self, run_id: str, artifact_path: str, folder: Path) -> Path | None:
+        """Download one artifact into `folder`; None where the run has no such artifact."""
+        with self._talking() as client:
+            parent = artifact_path.rpartition("/")[0]
+            if artifact_path not in {item.path for item in client.list_artifacts(run_id, parent)}:
+                return None
+            folder.mkdir(parents=True, exist_ok=True)
+            return Path(client.download_artifacts(run_id, artifact_path, str(folder)))
+
+    def fetch_checkpoint(self, run_id: str, folder: Path) -> tuple[Path, str] | None:
+        """Download the last checkpoint; return its file and recorded sha256."""
+        pointer = self.fetch(run_id, f"{schema.CHECKPOINTS}/last.json", folder)
+        if pointer is None:
+            return None
+        last = json.loads(pointer.read_text())
+        file = self.fetch(run_id, f"{schema.CHECKPOINTS}/{last['file']}", folder)
+        return (file, str(last["sha256"])) if file is not None else None
+
+    def delete(self, run_id: str) -> None:
+        """Mark a run deleted; MLflow keeps it until `mlflow gc`."""
+        with self._talking() as client:
+            client.delete_run(run_id)
+
+    def _experiment(self, client: MlflowClient, study: str) -> str:
+        """Return the id of a study's experiment; create it where there is none."""
+        if study not in self._experiments:
+            self._experiments[study] = _find_or_create(client, study, self._artifacts_of(study))
+        return self._experiments[study]
+
+    def _artifacts_of(self, study: str) -> str | None:
+        """Return where a new experiment keeps artifacts: only the default store says so itself."""
+        return (self.home.artifacts / study).as_uri() if self.home.owns(self.uri) else None
+
+    def _log_params(self, run_id: str, params: Mapping[str, str]) -> None:
+        from mlflow.entities import Param
+
+        items = [Param(key, value) for key, value in params.items()]
+        with self._talking() as client:
+            for first in range(0, len(items), _PARAMS_A_CALL):
+                client.log_batch(run_id, params=items[first : first + _PARAMS_A_CALL])
+
+    def _log_metrics(self, run_id: str, event: Event, step: int) -> None:
+        from mlflow.entities import Metric
+
+        when = event.timestamp_ms
+        metrics = [Metric(key, value, when, step) for key, value in event.metrics.items()]
+        with self._talking() as client:
+            client.log_batch(run_id, metrics=metrics, synchronous=True)
+
+    @contextmanager
+    def _talking(self) -> Iterator[MlflowClient]:
+        """Yield a client; turn whatever goes wrong into one clear error."""
+        for name, value in _PATIENCE.items():
+            os.environ.setdefault(name, value)
+        from mlflow import MlflowClient
+        from mlflow.exceptions import MlflowException
+        from requests import RequestException
+        from sqlalchemy.exc import SQLAlchemyError
+
+        try:
+            if self._client is None:
+                if self.home.owns(self.uri):
+                    self.home.path.mkdir(parents=True, exist_ok=True)
+                self._client = MlflowClient(tracking_uri=self.uri)
+            yield self._client
+        except MlflowException as error:
+            raise self._error(error, _status(error)) from None
+        except (RequestException, SQLAlchemyError, OSError) as error:
+            raise self._error(error, 503) from None
+
+    def _error(self, error: Exception, status: int) -> ServerError:
+        reason = str(error).strip().splitlines()[0][:300] if str(error).strip() else repr(error)
+        if status in (401, 403):
+            return ServerRefusedError(
+                f"{self.shown}: access refused ({status}): set MLFLOW_TRACKING_USERNAME and "
+                "MLFLOW_TRACKING_PASSWORD, or ask for permission on this study"
+            )
+        if 400 <= status < 500 and status not in _TEMPORARY:
+            return ServerRefusedError(f"{self.shown}: refused ({status}): {reason}")
+        return ServerError(
+            f"{self.shown}: the tracking server cannot be used: {reason}\n"
+            "Check MLFLOW_TRACKING_URI and that the server runs: galaxy-mlflow doctor"
+        )
+
+
+def refuse_conflict(run: RunRecord, tags: Mapping[str, str], params: Mapping[str, str]) -> None:
+    """Refuse to go on with a run that was made with other settings or other data.
+
+    Raises
+    ------
+    IdentityConflictError
+        config_hash or data_hash differ; the message shows each setting that does.
+    """
+    hashes = (schema.CONFIG_HASH, schema.DATA_HASH)
+    if all(run.tags.get(tag) == tags[tag] for tag in hashes):
+        return
+    differences = [
+        f"  {key}: {run.params.get(key, '(not set)')} there, {value} now"
+        for key, value in sorted(params.items())
+        if run.params.get(key) != value and key != THREADS
+    ]
+    if run.tags.get(schema.DATA_HASH) != tags[schema.DATA_HASH]:
+        differences.append("  the data: other images, labels or ids than there")
+    raise IdentityConflictError(
+        f"study {run.job.study!r}, {run.job.run_name}: the run on the server is another one:\n"
+        + "\n".join(differences)
+        + "\nGive the study a new name (--set name=...), or replace those runs with --replace."
+    )
+
+
+THREADS = "threads"
+
+
+def _find_or_create(client: MlflowClient, study: str, artifacts: str | None) -> str:
+    from mlflow.exceptions import MlflowException
+
+    experiment = client.get_experiment_by_name(study)
+    if experiment is None:
+        try:
+            return str(client.create_experiment(study, artifact_location=artifacts))
+        except MlflowException:
+            experiment = client.get_experiment_by_name(study)
+            if experiment is None:
+                raise
+    if experiment.lifecycle_stage != "active":
+        raise ServerRefusedError(
+            f"study {study!r} was deleted on the server: restore that experiment, "
+            "or give the study a new name"
+        )
+    return str(experiment.experiment_id)
+
+
+def _all_pages(client: MlflowClient, experiment_id: str, where: str) -> Iterator[Run]:
+    token: str | None = None
+    while True:
+        page = client.search_runs(
+            [experiment_id], where, max_results=_PAGE, page_token=token, order_by=_OLDEST_FIRST
+        )
+        yield from page
+        token = page.token
+        if not token:
+            return
+
+
+_OLDEST_FIRST = ["attributes.start_time ASC", "attributes.run_id ASC"]
+
+
+def _record(run: Run) -> RunRecord:
+    tags: dict[str, str] = dict(run.data.tags)
+    job = JobId(tags.get(schema.STUDY, ""), int(tags.get(schema.SPLIT, -1)), tags[schema.ARM])
+    status = tags.get(schema.STATUS, schema.RUNNING)
+    return RunRecord(
+        run.info.run_id, job, status, tags, dict(run.data.params), dict(run.data.metrics)
+    )
+
+
+def _status(error: MlflowException) -> int:
+    """Return the HTTP status of an error; MLflow says 500 of all that it does not know."""
+    return int(error.get_http_status_code())  # type: ignore[no-untyped-call]
+
+
+def _tags(tags: Mapping[str, str]) -> list[Any]:
+    from mlflow.entities import RunTag
+
+    return [RunTag(key, value) for key, value in tags.items()]

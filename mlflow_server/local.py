@@ -1,0 +1,136 @@
+"""A real `mlflow server` on loopback over one SQLite store."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from galaxy_mlflow.errors import ServerError
+
+START_UP = 120.0
+"""Seconds that a first start, which makes the database, may take on a small machine."""
+
+
+@dataclass(frozen=True)
+class LocalServer:
+    """What to serve, and where; the server listens on loopback only."""
+
+    database_uri: str
+    artifacts: Path
+    port: int = 5000
+    log: Path | None = None
+
+    @property
+    def uri(self) -> str:
+        """The address of the server."""
+        return f"http://127.0.0.1:{self.port}"
+
+    def command(self) -> list[str]:
+        """Return the command that starts it."""
+        server = [sys.executable, "-m", "mlflow", "server", "--host", "127.0.0.1"]
+        stores = ["--backend-store-uri", self.database_uri]
+        stores += ["--default-artifact-root", self.artifacts.as_uri()]
+        return [*server, "--port", str(self.port), "--workers", "1", *stores]
+
+    def start(self) -> subprocess.Popen[bytes]:
+        """Start the server and wait until it answers.
+
+        Raises
+        ------
+        ServerError
+            The port is taken, or the server does not come up.
+        """
+        if not _is_free(self.port):
+            raise ServerError(
+                f"port {self.port} on 127.0.0.1 is taken: choose another with --port, "
+                "or stop what listens there"
+            )
+        self.artifacts.mkdir(parents=True, exist_ok=True)
+        log = self.log.open("wb") if self.log is not None else None
+        environment = {**os.environ, **_ENVIRONMENT}
+        process = subprocess.Popen(  # noqa: S603
+            self.command(),
+            env=environment,
+            stdout=log,
+            stderr=log,
+            start_new_session=True,
+            preexec_fn=_die_with_parent if sys.platform == "linux" else None,
+        )
+        try:
+            self._wait(process)
+        except BaseException:
+            stop(process)
+            raise
+        return process
+
+    def _wait(self, process: subprocess.Popen[bytes]) -> None:
+        deadline = time.monotonic() + START_UP
+        while time.monotonic() < deadline:
+            if process.poll() is not None:
+                break
+            try:
+                with urllib.request.urlopen(f"{self.uri}/health", timeout=2):  # noqa: S310
+                    return
+            except OSError:
+                time.sleep(0.2)
+        words = f"; its words are in {self.log}" if self.log is not None else ""
+        raise ServerError(f"the tracking server did not start on {self.uri}{words}")
+
+
+@contextmanager
+def serving(server: LocalServer) -> Iterator[str]:
+    """Run a server for the length of a block; yield its address."""
+    process = server.start()
+    try:
+        yield server.uri
+    finally:
+        stop(process)
+
+
+def stop(process: subprocess.Popen[bytes]) -> None:
+    """Stop a server and its workers."""
+    if process.poll() is None:
+        process.terminate()
+        try:
+            process.wait(timeout=15)
+        except subprocess.TimeoutExpired:
+            os.killpg(process.pid, signal.SIGKILL)
+            process.wait()
+
+
+def free_port() -> int:
+    """Return a port on loopback that nothing listens on now."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def _die_with_parent() -> None:
+    """Ask Linux to end the server when its parent is killed: nobody else would."""
+    ctypes.CDLL(None).prctl(1, signal.SIGTERM)  # PR_SET_PDEATHSIG
+
+
+def _is_free(port: int) -> bool:
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind(("127.0.0.1", port))
+        except OSError:
+            return False
+    return True
+
+
+_ENVIRONMENT = {
+    "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",  # its runners cost more memory than the server
+    "MLFLOW_DISABLE_TELEMETRY": "true",
+}

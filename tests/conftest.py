@@ -1,0 +1,5 @@
+"""Fixtures shared by the tests."""
+
+from __future__ import annotations
+
+pytest_plugins = ["fixtures_analysis"]
