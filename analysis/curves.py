@@ -87,13 +87,16 @@ def mean_curves(study: Study, pairs: Pairs, metric: str) -> pd.DataFrame:
 
     Returns
     -------
-    One row an arm and epoch, ascending: arm, epoch, mean, sd (ddof 1; nan for one run), n (runs
-    that reached the epoch).
+    One row an arm and epoch, arms in the order of the pairs: arm, epoch, mean, sd (ddof 1; nan
+    for one run), n (runs that reached the epoch).
     """
     points = study.history(metric)
-    points = points[points["run_id"].isin(pairs.run_ids.to_numpy().ravel())]
-    grouped = points.groupby([schema.ARM, "epoch"])["value"]
-    return grouped.agg(mean="mean", sd="std", n="size").reset_index()
+    parts = []
+    for arm in pairs.arms:
+        by_epoch = points[points["run_id"].isin(pairs.run_ids[arm])].groupby("epoch")["value"]
+        curve = by_epoch.agg(mean="mean", sd="std", n="size").reset_index()
+        parts.append(curve.assign(arm=arm))
+    return pd.concat(parts, ignore_index=True)[["arm", "epoch", "mean", "sd", "n"]]
 
 
 def _peaks(points: pd.DataFrame, lowest: bool) -> pd.DataFrame:

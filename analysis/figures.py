@@ -22,6 +22,8 @@ from analysis.stats import Result
 INK: Final = "#5a6270"
 ARM_COLOURS: Final = ("#3b7dd8", "#e0752d", "#2a9d76", "#a25bc4", "#b0892f")
 """Blue and orange first: told apart by every kind of colour vision, on light and on dark."""
+_DENSEST: Final = 0.8
+"""Opacity of a cell that holds all of its row: the page's ink must stay readable on it."""
 _LINES: Final = ("-", "--", ":", "-.")
 
 
@@ -84,8 +86,7 @@ def draw_confusion(mean_counts: ArrayLike, classes: Sequence[str], ax: Axes) -> 
         box = (column - 0.5, row - 0.5)
         ax.add_patch(_cell(box, share))
         text = f"{100 * share:.1f} %\n{counts[row, column]:.1f}"
-        colour = "white" if share > 0.55 else INK
-        ax.text(column, row, text, ha="center", va="center", color=colour, fontsize=8.5)
+        ax.text(column, row, text, ha="center", va="center", color=INK, fontsize=8.5)
     reach = len(classes) - 0.5
     ax.set(xlim=(-0.5, reach), ylim=(reach, -0.5), aspect="equal")
     ax.set_xticks(range(len(classes)), classes, parse_math=False, rotation=20, ha="right")
@@ -96,7 +97,9 @@ def draw_confusion(mean_counts: ArrayLike, classes: Sequence[str], ax: Axes) -> 
 
 
 def _cell(corner: tuple[float, float], share: float) -> Rectangle:
-    return Rectangle(corner, 1, 1, facecolor=(*to_rgb(ARM_COLOURS[0]), share), edgecolor=INK)
+    return Rectangle(
+        corner, 1, 1, facecolor=(*to_rgb(ARM_COLOURS[0]), _DENSEST * share), edgecolor=INK
+    )
 
 
 def _plain(ax: Axes) -> Axes:

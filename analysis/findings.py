@@ -33,7 +33,7 @@ EPOCHS = "Epochs of a peak are descriptive: a late peak can mean that the budget
 def sheet_of(c: Comparison) -> Sheet:
     """Return a comparison as a sheet of text."""
     return Sheet(
-        title=f"Study {c.study}: {' and '.join(c.arms)}, {c.n_pairs} paired splits",
+        title=f"Study {c.study}: {in_words(c.reading)}, {c.n_pairs} paired splits",
         headline=headline(c),
         tables=(arms_table(c), difference_table(c), tests_table(c), effects_table(c)),
         notes=c.notes,
@@ -65,7 +65,7 @@ def arms_table(c: Comparison) -> Table:
     """Return each arm's mean and standard deviation over splits."""
     unit = unit_of(c.reading)
     rows = [(arm, unit.value(c.mean[arm]), unit.value(c.sd[arm])) for arm in c.arms]
-    return Table((f"{in_words(c.reading)}", "mean", "sd over splits"), "lrr", tuple(rows))
+    return Table(("arm", "mean", "sd over splits"), "lrr", tuple(rows))
 
 
 def difference_table(c: Comparison) -> Table:

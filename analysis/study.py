@@ -25,8 +25,8 @@ class Source(Protocol):
     def map(self, function: Callable[[T], R], items: Iterable[T]) -> list[R]:
         """Return function(item) for each item, in order, perhaps several at a time."""
 
-    def history(self, run_id: str, metric: str) -> dict[int, float]:
-        """Return epoch -> value of one metric of one run, epochs ascending."""
+    def histories(self, run_ids: Sequence[str], metric: str) -> list[dict[int, float]]:
+        """Return epoch -> value of one metric for each run, epochs ascending."""
 
     def read(self, run_id: str, path: str) -> bytes | None:
         """Return the bytes of an artifact, or None where the run has no such artifact."""
@@ -105,7 +105,7 @@ class Study:
                 f"{did_you_mean(metric, self.metric_names)}; it has {', '.join(self.metric_names)}"
             )
         if metric not in self._histories:
-            points = self.source.map(lambda run: self.source.history(run, metric), self.runs.run_id)
+            points = self.source.histories(list(self.runs["run_id"]), metric)
             self._histories[metric] = _metric_frame(self.runs, metric, points)
         return self._histories[metric]
 

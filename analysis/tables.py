@@ -11,8 +11,10 @@ from numpy.typing import NDArray
 
 from analysis.curves import TEST_ACCURACY, epochs_trained, read_metric_name, values
 from analysis.pairs import Pairs
-from analysis.stats import corrected_t, holm
+from analysis.sheet import Table
+from analysis.stats import corrected_t, format_p, holm
 from analysis.study import Confusion, Study
+from analysis.wording import PERCENT
 from galaxy_mlflow import schema
 from galaxy_mlflow.errors import AnalysisError
 from galaxy_mlflow.metrics import metrics_from_confusion
@@ -28,6 +30,7 @@ CLASS_COLUMNS = (
     "p_value",
     "p_holm",
 )
+READINGS = ("selected", "peak", "last")
 _HOURS = 3600
 
 
@@ -120,12 +123,65 @@ def arm_table(study: Study, pairs: Pairs) -> pd.DataFrame:
         table.loc[arm, "runs"] = len(mine)
         table.loc[arm, "epochs"] = epochs[mine].max()
         table.loc[arm, "hours"] = runs.loc[mine, schema.TOTAL_SECONDS].sum() / _HOURS
-    for how in ("selected", "peak", "last"):
+    for how in READINGS:
         by_run = values(study, read_metric_name(study, f"{how}_{TEST_ACCURACY}"))
         for arm in pairs.arms:
             accuracy = by_run[pairs.run_ids[arm]]
             table.loc[arm, [how, f"{how}_sd"]] = [accuracy.mean(), accuracy.std()]
     return table.reset_index()
+
+
+def print_classes(classes: pd.DataFrame, arms: tuple[str, str], score: str) -> Table:
+    """Return one score's rows of `class_table` as text, in percent and points."""
+    header = ("class", *arms, "difference", "95 % interval", "p", "p, Holm")
+    rows = [
+        (
+            str(row["class"]),
+            PERCENT.value(row["first"]),
+            PERCENT.value(row["second"]),
+            PERCENT.signed(row["difference"]),
+            PERCENT.interval(row["ci_low"], row["ci_high"]),
+            format_p(row["p_value"]),
+            format_p(row["p_holm"]),
+        )
+        for _, row in classes[classes["score"] == score].iterrows()
+    ]
+    return Table(header, "lrrrrrr", tuple(rows))
+
+
+def print_counts(counts: pd.DataFrame) -> Table:
+    """Return `class_counts` as text."""
+    rows = [
+        (
+            str(row["class"]),
+            f"{row['mean']:.1f}",
+            " to ".join(dict.fromkeys(f"{row[end]:.0f}" for end in ("lowest", "highest"))),
+            PERCENT.value(row["share"]),
+        )
+        for _, row in counts.iterrows()
+    ]
+    return Table(
+        ("class", "images in a test set", "range over splits", "share"), "lrrr", tuple(rows)
+    )
+
+
+def print_arms(arms: pd.DataFrame) -> Table:
+    """Return `arm_table` as text: test accuracy as mean and sd over splits, in percent."""
+    header = ("arm", "runs", "epochs", "selected epoch", "peak epoch", "last epoch", "hours")
+    rows = [
+        (
+            str(row["arm"]),
+            f"{row['runs']:.0f}",
+            f"{row['epochs']:.0f}",
+            *(
+                f"{PERCENT.value(row[how])} (sd {PERCENT.value(row[f'{how}_sd'])})"
+                for how in READINGS
+            ),
+            f"{row['hours']:.2f}",
+        )
+        for _, row in arms.iterrows()
+    ]
+    return Table(header, "lrrrrrr", tuple(rows))
 
 
 def _class_row(scores: Mapping[str, pd.DataFrame], pairs: Pairs, column: str) -> dict[str, float]:
@@ -143,8 +199,9 @@ def _class_row(scores: Mapping[str, pd.DataFrame], pairs: Pairs, column: str) ->
 
 def _holm_of_defined(p: pd.Series[float]) -> pd.Series[float]:
     defined = p.dropna()
-    adjusted = holm(defined) if len(defined) else []
-    return pd.Series(adjusted, index=defined.index, dtype=float).reindex(p.index)
+    if defined.empty:
+        return p
+    return pd.Series(holm(defined), index=defined.index).reindex(p.index)
 
 
 def _same_classes(found: Mapping[str, Confusion]) -> tuple[str, ...]:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from analysis.curves import EPOCH_METRICS, Reading
 from galaxy_mlflow import schema
 
-_PERCENT = ("accuracy", "recall", "precision", "f1", "ece")
+_FRACTIONS = ("accuracy", "recall", "precision", "f1", "ece")
 _HOW = {
     "peak": " at its best epoch",
     "last": " at the last epoch",
@@ -56,14 +56,18 @@ class Unit:
         return text if float(text) else f"{0:.{self.digits}f}"
 
 
+PERCENT = Unit(100, 2, " %", " points")
+"""Of everything that is a fraction in the data."""
+
+
 def unit_of(reading: Reading) -> Unit:
     """Return the unit in which a metric is printed."""
     if reading.base in EPOCH_METRICS:
         return Unit(1, 1, "", " epochs")
     if reading.base in (schema.TOTAL_SECONDS, schema.EPOCH_SECONDS):
         return Unit(1, 1, " s", " s")
-    if any(word in _PERCENT for word in reading.base.split("_")):
-        return Unit(100, 2, " %", " points")
+    if any(word in _FRACTIONS for word in reading.base.split("_")):
+        return PERCENT
     return Unit(1, 4, "", "")
 
 

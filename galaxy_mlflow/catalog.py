@@ -121,17 +121,14 @@ def _listing(settings: DataSettings) -> Listing:
 def _simulated(settings: SimulatedData) -> Listing:
     from galaxy_mlflow.simulate import CLASSES, simulated_labels
 
-    labels = simulated_labels(settings.n, settings.fractions, settings.seed)
-    source = f"{settings.n} simulated galaxies (seed {settings.seed})"
+    seed = settings.seed
+    labels = simulated_labels(settings.n, settings.fractions, seed)
+    source = f"{settings.n} simulated galaxies (seed {seed})"
     rows = [
-        Row(f"sim-{index:06d}", label, f"galaxy {index}", _drawn(label, settings.seed, index))
+        Row(f"sim-{index:06d}", label, f"galaxy {index}", SimulatedPicture(label, seed, index))
         for index, label in enumerate(labels)
     ]
     return Listing(source, rows, label_order=tuple(CLASSES))
-
-
-def _drawn(label: str, seed: int, index: int) -> Picture:
-    return SimulatedPicture(label, seed, index)
 
 
 def _apply_rules(rows: Sequence[Row], rules: ClassRules) -> tuple[list[Row], dict[str, str]]:

@@ -70,9 +70,8 @@ class Display:
         """Show the study's bar while its jobs run; `epochs` by arm."""
         self._epochs = {run.job: epochs[run.job.arm] for run in plan.runs}
         for run in plan.runs:
-            accuracy = run.record and run.record.metrics.get("test_accuracy")
-            if run.status == schema.FINISHED and accuracy is not None:
-                self._latest[run.job] = accuracy
+            if run.record is not None and run.status == schema.FINISHED:
+                self._latest[run.job] = run.record.metrics[schema.SELECTED_TEST_ACCURACY]
         total = sum(self._epochs[run.job] for run in plan.todo)
         self._total = self._bars.add_task("study", total=total)
         self._bars.start()

@@ -105,8 +105,10 @@ def render(system: FractalSystem, size: int, seed: int) -> NDArray[np.uint8]:
     palette = rng.uniform(0.15, 1.0, size=(len(system.probability), 3))
     points, last_map = _chaos_game(system, _POINTS_A_PIXEL * size**2, rng)
     pixel = _pixel_of(points, size)
-    light = [np.bincount(pixel, palette[last_map, band], size**2) for band in range(3)]
-    bright = np.log1p(_blur(np.stack(light, axis=-1).reshape(size, size, 3)))
+    light = np.empty((size**2, 3))
+    for band in range(3):
+        light[:, band] = np.bincount(pixel, palette[last_map, band], size**2)
+    bright = np.log1p(_blur(light.reshape(size, size, 3)))
     bright /= np.quantile(bright[bright > 0], 0.99)
     return (255 * bright.clip(0, 1)).astype(np.uint8)
 
@@ -162,21 +164,22 @@ def _chaos_game(
     """Walk `_WALKERS` walkers at once; return their points and the map each point came by."""
     steps = _BURN_IN - (-points // _WALKERS)
     maps = rng.choice(len(system.probability), size=(steps, _WALKERS), p=system.probability)
-    walk = np.zeros((steps + 1, _WALKERS, 2, 1))
-    for step, chosen in enumerate(maps):
-        walk[step + 1] = system.matrices[chosen] @ walk[step] + system.shifts[chosen, :, None]
-    return walk[_BURN_IN + 1 :].reshape(-1, 2), maps[_BURN_IN:].ravel()
+    by_x, by_y = system.matrices[maps, :, 0], system.matrices[maps, :, 1]
+    walk = system.shifts[maps]
+    for step in range(1, steps):
+        walk[step] += by_x[step] * walk[step - 1, :, :1] + by_y[step] * walk[step - 1, :, 1:]
+    return walk[_BURN_IN:].reshape(-1, 2), maps[_BURN_IN:].ravel()
 
 
 def _pixel_of(points: Floats, size: int) -> NDArray[np.intp]:
     """Return the flat index of each point's pixel in a frame that holds them all."""
     low, high = points.min(axis=0), points.max(axis=0)
-    column, row = np.rint((points - low) / (high - low) * (size - 1)).astype(np.intp).T
-    return row * size + column
+    places = np.rint((points - low) / (high - low) * (size - 1)).astype(np.intp)
+    return places[:, 0] + size * places[:, 1]
 
 
 def _blur(image: Floats) -> Floats:
     """Smooth the first two axes by (1, 2, 1) / 4: the graininess of single points goes."""
-    for axis in (0, 1):
-        image = (np.roll(image, 1, axis) + 2 * image + np.roll(image, -1, axis)) / 4
-    return image
+    padded = np.pad(image, ((1, 1), (1, 1), (0, 0)))
+    rows = (padded[:-2] + 2 * padded[1:-1] + padded[2:]) / 4
+    return (rows[:, :-2] + 2 * rows[:, 1:-1] + rows[:, 2:]) / 4

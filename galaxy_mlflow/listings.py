@@ -117,16 +117,11 @@ def read_folder_listing(root: Path) -> Listing:
         raise DataError(f"{root}: expected a folder of images a class; it holds no folder")
     others = [entry for entry in entries if not entry.is_dir()]
     for folder in folders:
-        images = [file for file in visible(folder) if is_image(file)]
+        rows = _class_rows(root, folder)
         others += [file for file in visible(folder) if not is_image(file)]
-        if not images:
+        listing.rows += rows
+        if not rows:
             listing.notices.append(f"{folder}: holds no image, so {folder.name!r} is no class")
-        stems = Counter(image.stem for image in images)
-        for image in images:
-            name = image.stem if stems[image.stem] == 1 else image.name
-            where = str(image.relative_to(root))
-            row = Row(f"{folder.name}/{name}", folder.name, where, FilePicture(image))
-            listing.rows.append(row)
     if others:
         listing.notices.append(_left_out(root, others))
     if not listing.rows:
@@ -204,6 +199,16 @@ def _csv_row(line: int, row: list[str], places: dict[str, int], width: int) -> C
 
 def _empty_cell(cells: dict[str, str]) -> str | None:
     return next((f"empty {name}" for name in ("path", "label") if not cells[name]), None)
+
+
+def _class_rows(root: Path, folder: Path) -> list[Row]:
+    images = [file for file in visible(folder) if is_image(file)]
+    stems = Counter(image.stem for image in images)
+    names = [image.stem if stems[image.stem] == 1 else image.name for image in images]
+    return [
+        Row(f"{folder.name}/{name}", folder.name, str(image.relative_to(root)), FilePicture(image))
+        for name, image in zip(names, images, strict=True)
+    ]
 
 
 def _left_out(root: Path, others: list[Path]) -> str:

@@ -241,7 +241,7 @@ def _is_rule(line: str, separator: str | None) -> bool:
 
 
 def _names(line: str, separator: str | None) -> list[str]:
-    return _cells(line.lstrip("# "), separator)
+    return [name.lstrip("# ") for name in _cells(line.lstrip("# "), separator)]
 
 
 def _cells(line: str, separator: str | None) -> list[str]:

@@ -216,7 +216,7 @@ def _as_rgb(image: Image.Image) -> Image.Image:
 
 def _as_8_bit(image: Image.Image) -> Image.Image:
     """Return a one-channel image of 16-bit or floating-point values as 8-bit greyscale."""
-    values = np.asarray(image, dtype=np.float64)
+    values = np.asarray(image, dtype=np.float32)
     low, high = float(values.min()), float(values.max())
     floating = image.mode == "F"
     if not (low >= 0 and high <= (255 if floating else 65_535)):  # written so that NaN fails

@@ -120,10 +120,10 @@ def sparse_parts(split: Split, labels: ArrayLike, classes: tuple[str, ...]) -> l
     warnings = []
     for part, rows in split.parts().items():
         counts = np.bincount(numbers[rows], minlength=len(classes))
-        for name, count in zip(classes, counts, strict=True):
+        for name, count in zip(classes, counts.tolist(), strict=True):
             if count < 2:
                 warnings.append(
-                    f"class {name!r} has {count} image{'s' * (count != 1)} "
+                    f"class {name!r} has {count} image{'' if count == 1 else 's'} "
                     f"in the {part} part of split {split.number}"
                 )
     return warnings

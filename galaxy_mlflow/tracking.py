@@ -8,6 +8,7 @@ metric's timestamp is fixed in the spool, and epochs that the server has are nev
 from __future__ import annotations
 
 import json
+import logging
 import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -39,6 +40,8 @@ _PATIENCE = {
     "MLFLOW_HTTP_REQUEST_TIMEOUT": "30",
     "MLFLOW_DISABLE_TELEMETRY": "true",
     "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
+    "MLFLOW_LOGGING_LEVEL": "WARNING",
+    "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",
 }
 _TEMPORARY = (408, 425, 429)
 _PARAMS_A_CALL = 100
@@ -240,8 +243,7 @@ class MlflowStore:
     @contextmanager
     def _talking(self) -> Iterator[MlflowClient]:
         """Yield a client; turn whatever goes wrong into one clear error."""
-        for name, value in _PATIENCE.items():
-            os.environ.setdefault(name, value)
+        _be_brief()
         from mlflow import MlflowClient
         from mlflow.exceptions import MlflowException
         from requests import RequestException
@@ -271,6 +273,14 @@ class MlflowStore:
             f"{self.shown}: the tracking server cannot be used: {reason}\n"
             "Check MLFLOW_TRACKING_URI and that the server runs: galaxy-mlflow doctor"
         )
+
+
+def _be_brief() -> None:
+    """Have MLflow give up soon and keep its voice down; what goes wrong is said once, by us."""
+    for name, value in _PATIENCE.items():
+        os.environ.setdefault(name, value)
+    for name in ("urllib3.connectionpool", "alembic"):
+        logging.getLogger(name).setLevel(logging.ERROR)
 
 
 def refuse_conflict(run: RunRecord, tags: Mapping[str, str], params: Mapping[str, str]) -> None:

@@ -99,7 +99,7 @@ class Trainer:
         model = build_model(arm, len(job.data.classes), crop, seed, job.weights_file)
         self.init_hash = weights_digest(model)
         layout = torch.channels_last if arm.channels_last else torch.contiguous_format
-        self.model: nn.Module = model.to(job.device, memory_format=layout)
+        self.model: nn.Module = model.to(job.device).to(memory_format=layout)
         self.optimizer = make_optimizer(arm, self.model)
         self._labels = torch.from_numpy(job.data.labels).to(job.device)
 

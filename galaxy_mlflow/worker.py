@@ -274,7 +274,7 @@ def _write_predictions(trainer: Trainer, folder: Path) -> Path:
     if probabilities is None:
         raise CheckpointError("the checkpoint holds no predictions of its selected epoch")
     keys = schema.class_keys(data.classes)
-    table = {
+    table: dict[str, object] = {
         "id": [data.ids[row] for row in rows],
         "true": [keys[label] for label in data.labels[rows]],
         "predicted": [keys[number] for number in probabilities.argmax(1).tolist()],
@@ -282,7 +282,7 @@ def _write_predictions(trainer: Trainer, folder: Path) -> Path:
     table |= {f"p_{key}": probabilities[:, i].numpy() for i, key in enumerate(keys)}
     folder.mkdir(parents=True, exist_ok=True)
     file = folder / "selected.parquet"
-    pq.write_table(pa.table(table).sort_by("id"), file)  # type: ignore[no-untyped-call]
+    pq.write_table(pa.table(table).sort_by("id"), file)
     return file
 
 

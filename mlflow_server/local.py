@@ -11,7 +11,7 @@ import sys
 import time
 import urllib.request
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -56,16 +56,15 @@ class LocalServer:
                 "or stop what listens there"
             )
         self.artifacts.mkdir(parents=True, exist_ok=True)
-        log = self.log.open("wb") if self.log is not None else None
-        environment = {**os.environ, **_ENVIRONMENT}
-        process = subprocess.Popen(  # noqa: S603
-            self.command(),
-            env=environment,
-            stdout=log,
-            stderr=log,
-            start_new_session=True,
-            preexec_fn=_die_with_parent if sys.platform == "linux" else None,
-        )
+        with self.log.open("wb") if self.log is not None else nullcontext() as log:
+            process = subprocess.Popen(  # noqa: S603
+                self.command(),
+                env={**os.environ, **_ENVIRONMENT},
+                stdout=log,
+                stderr=log,
+                start_new_session=True,
+                preexec_fn=_die_with_parent if sys.platform == "linux" else None,
+            )
         try:
             self._wait(process)
         except BaseException:

@@ -2,4 +2,4 @@
 
 from __future__ import annotations
 
-pytest_plugins = ["fixtures_analysis"]
+pytest_plugins = ["fixtures_analysis", "fixtures_tracking"]

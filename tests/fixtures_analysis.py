@@ -4,19 +4,19 @@ from __future__ import annotations
 
 import io
 import json
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
-from mlflow import MlflowClient
-from mlflow.entities import Metric, Param, RunTag
 from PIL import Image
 
-from analysis import Study, load_study
 from galaxy_mlflow import schema
 from galaxy_mlflow.metrics import Matrix, metrics_from_confusion
+
+if TYPE_CHECKING:
+    from analysis import Study
 
 CLASSES = ("Elliptical", "Lenticular", "Spiral", "Irr+Misc")
 COUNTS = np.array([39, 46, 110, 5])
@@ -40,19 +40,21 @@ class Job:
 
 
 def matrices(job: Job) -> list[Matrix]:
-    """One confusion matrix an epoch, rows true: skill grows with the epoch, drawn by seed."""
+    """Return one confusion matrix an epoch, rows true; skill grows with it."""
     rng = np.random.default_rng([job.split, ARMS.index(job.arm) if job.arm in ARMS else 9])
     found = []
     for epoch in range(job.epochs):
         hit = SKILL.get(job.arm, 0.5) * (epoch + 3) / (job.epochs + 2) + rng.normal(0, 0.01)
         chances = np.full((4, 4), (1 - hit) / 3)
         np.fill_diagonal(chances, hit)
-        found.append(np.array([rng.multinomial(n, p) for n, p in zip(COUNTS, chances)]))
+        found.append(
+            np.array([rng.multinomial(n, p) for n, p in zip(COUNTS, chances, strict=True)])
+        )
     return found
 
 
 def epoch_values(matrix: Matrix, epoch: int) -> dict[str, float]:
-    """The metrics of one epoch; the validation loss is lowest at the last epoch but one."""
+    """Return the metrics of one epoch; the validation loss is lowest at the last epoch but one."""
     scores = metrics_from_confusion(matrix, schema.class_keys(CLASSES))
     values = {f"test_{name}": value for name, value in scores.items()}
     loss = 1 - values["test_accuracy"]
@@ -66,6 +68,8 @@ class Writer:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self.uri = f"sqlite:///{folder / 'mlflow.db'}"
+        from mlflow import MlflowClient  # here, so that tests without a store start quickly
+
         self.client = MlflowClient(tracking_uri=self.uri)
 
     def study(self, name: str, jobs: list[Job]) -> str:
@@ -82,12 +86,9 @@ class Writer:
         tags = schema.JobId(study, job.split, job.arm).tags() | self._tags(job) | job.tags
         run = self.client.create_run(experiment, tags=tags).info.run_id
         history = matrices(job)
-        points = [
-            Metric(name, value, 1_000 + epoch, epoch)
-            for epoch, matrix in enumerate(history)
-            for name, value in epoch_values(matrix, epoch).items()
-        ]
-        self.client.log_batch(run, metrics=points, params=[Param("epochs", str(job.epochs))])
+        for epoch, matrix in enumerate(history):
+            self.log(run, epoch_values(matrix, epoch), epoch)
+        self.client.log_param(run, "epochs", job.epochs)
         if job.status == schema.FINISHED:
             self._summarise(run, history)
         if job.artifacts:
@@ -123,8 +124,14 @@ class Writer:
             schema.N_TEST: N_TEST,
             schema.TOTAL_SECONDS: 7.5,
         }
-        points = [Metric(name, value, 2_000, 0) for name, value in summary.items()]
-        self.client.log_batch(run, metrics=points, tags=[RunTag("extra", "kept")])
+        self.log(run, summary, 0)
+
+    def log(self, run: str, values: dict[str, float], epoch: int, timestamp: int = 1_000) -> None:
+        """Log the values of one epoch."""
+        from mlflow.entities import Metric
+
+        points = [Metric(name, value, timestamp, epoch) for name, value in values.items()]
+        self.client.log_batch(run, metrics=points)
 
     def _leave_artifacts(self, run: str, history: list[Matrix]) -> None:
         epochs = [{"epoch": i, "matrix": m.tolist()} for i, m in enumerate(history)]
@@ -137,7 +144,7 @@ class Writer:
 
 
 def sample_picture() -> bytes:
-    """A PNG of four smooth blobs on black."""
+    """Return a PNG of four smooth blobs on black."""
     y, x = np.mgrid[-1:1:96j, -1:1:96j]
     blobs = [np.exp(-4 * (x**2 * (1 + i) + y**2 * 2)) for i in range(4)]
     pixels = (255 * np.hstack(blobs)[..., None] * np.array([1.0, 0.85, 0.7])).astype(np.uint8)
@@ -147,14 +154,16 @@ def sample_picture() -> bytes:
 
 
 @pytest.fixture(scope="session")
-def writer(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Writer]:
-    """A store with the finished study `demo` (8 splits, 2 arms, 5 epochs) and room for others."""
+def writer(tmp_path_factory: pytest.TempPathFactory) -> Writer:
+    """Make a store with the finished study `demo` (8 splits, 2 arms, 5 epochs)."""
     writer = Writer(tmp_path_factory.mktemp("store"))
     writer.study("demo", [Job(split, arm) for split in range(8) for arm in ARMS])
-    yield writer
+    return writer
 
 
 @pytest.fixture(scope="session")
 def demo(writer: Writer) -> Study:
-    """The study `demo`, as loaded."""
+    """Load the study `demo`."""
+    from analysis import load_study
+
     return load_study("demo", writer.uri)

@@ -1,0 +1,158 @@
+"""Killed at any moment, started again: the same metrics and weights, every epoch once."""
+
+from __future__ import annotations
+
+import os
+import random
+import signal
+import sqlite3
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from small_study import STUDY, write_study
+
+from galaxy_mlflow import schema
+from galaxy_mlflow.home import Home
+from galaxy_mlflow.tracking import MlflowStore
+
+EPOCHS = 14
+ONE_RUN = ["--arms", "one", "--splits", "0", "--threads", "1"]
+KILLS_AT_RANDOM = 5
+
+
+@pytest.fixture
+def study(tmp_path: Path) -> Path:
+    return write_study(tmp_path / "study", STUDY.replace("epochs = 3", f"epochs = {EPOCHS}"))
+
+
+def start(study: Path, home: Home, *arguments: str) -> subprocess.Popen[bytes]:
+    command = [sys.executable, "-m", "galaxy_mlflow.cli", "run", str(study), *arguments]
+    environment = {**os.environ, "GALAXY_MLFLOW_HOME": str(home.path)}
+    return subprocess.Popen(
+        command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE
+    )
+
+
+def run_whole(study: Path, home: Home, *arguments: str) -> None:
+    process = start(study, home, *arguments)
+    _, words = process.communicate(timeout=180)
+    assert process.returncode == 0, words.decode()
+
+
+def raw_metrics(home: Home) -> dict[tuple[str, int], list[float]]:
+    """Return every row that the database holds, timing left out."""
+    rows: dict[tuple[str, int], list[float]] = {}
+    with sqlite3.connect(home.database) as database:
+        for key, step, value in database.execute("select key, step, value from metrics"):
+            if key not in (*schema.TIMING_METRICS, schema.TOTAL_SECONDS, schema.TOTAL_ENERGY):
+                rows.setdefault((key, step), []).append(value)
+    database.close()
+    return rows
+
+
+def weights(home: Home, folder: Path) -> dict[str, torch.Tensor]:
+    store = MlflowStore(home.database_uri, home)
+    (run,) = store.runs("small")
+    assert run.status == schema.FINISHED
+    found = store.fetch_checkpoint(run.run_id, folder)
+    assert found is not None
+    model: dict[str, torch.Tensor] = torch.load(found[0], weights_only=True)["model"]
+    return model
+
+
+def assert_same_outcome(one: Home, two: Home, folder: Path) -> None:
+    expected, found = raw_metrics(one), raw_metrics(two)
+    assert all(len(values) == 1 for values in found.values()), "an epoch is there twice"
+    assert found == expected
+    left, right = weights(one, folder / "a"), weights(two, folder / "b")
+    assert left.keys() == right.keys()
+    assert all(torch.equal(left[name], right[name]) for name in left)
+
+
+def kill_when(process: subprocess.Popen[bytes], moment: Callable[[], bool]) -> bool:
+    """SIGKILL the process at a moment; return whether it came before the process ended."""
+    while process.poll() is None:
+        if moment():
+            process.send_signal(signal.SIGKILL)
+            process.communicate()
+            return True
+    process.communicate()
+    return False
+
+
+def records(home: Home) -> int:
+    """Return how many epochs the spool of the only run holds."""
+    events = list(home.spool.glob("**/events.jsonl"))
+    return events[0].read_bytes().count(b"epoch") if events else 0
+
+
+def test_a_run_killed_many_times_equals_an_uninterrupted_one_bit_for_bit(
+    study: Path, tmp_path: Path
+) -> None:
+    whole, killed = Home(tmp_path / "whole"), Home(tmp_path / "killed")
+    run_whole(study, whole, *ONE_RUN)
+    rng, kills = random.Random(20261122), 0
+    while kills < KILLS_AT_RANDOM:
+        before = records(killed)
+        process = start(study, killed, *ONE_RUN)
+        while records(killed) == before and process.poll() is None:
+            time.sleep(0.005)
+        deadline = time.monotonic() + rng.uniform(0, 0.4)
+        assert kill_when(process, lambda end=deadline: time.monotonic() > end)
+        kills += 1
+    run_whole(study, killed, *ONE_RUN)
+    assert_same_outcome(whole, killed, tmp_path)
+
+
+def test_a_run_killed_inside_the_writing_of_a_checkpoint_loses_nothing(
+    study: Path, tmp_path: Path
+) -> None:
+    whole, killed = Home(tmp_path / "whole"), Home(tmp_path / "killed")
+    run_whole(study, whole, *ONE_RUN)
+    folder = killed.spool / "default" / "small" / "split-000" / "one" / "checkpoints"
+
+    def half_written() -> bool:
+        return any(name.endswith(".pt.tmp") or ".pt." in name for name in _names(folder))
+
+    for _ in range(2):
+        assert kill_when(start(study, killed, *ONE_RUN), half_written)
+    assert any(".pt." in name for name in _names(folder)), "the kill came too late"
+    run_whole(study, killed, *ONE_RUN)
+    assert_same_outcome(whole, killed, tmp_path)
+
+
+def _names(folder: Path) -> list[str]:
+    return os.listdir(folder) if folder.is_dir() else []
+
+
+def test_a_killed_run_leaves_no_draft_files_behind_once_it_is_finished(
+    study: Path, tmp_path: Path
+) -> None:
+    home = Home(tmp_path / "home")
+    assert kill_when(start(study, home, *ONE_RUN), lambda: records(home) >= 3)
+    run_whole(study, home, *ONE_RUN)
+    assert not home.spool.exists() or not list(home.spool.glob("**/*.*"))
+
+
+def test_ctrl_c_stops_a_study_cleanly_and_the_next_call_goes_on(
+    study: Path, tmp_path: Path
+) -> None:
+    whole, stopped = Home(tmp_path / "whole"), Home(tmp_path / "stopped")
+    run_whole(study, whole, *ONE_RUN)
+    process = start(study, stopped, *ONE_RUN)
+    while records(stopped) < 2 and process.poll() is None:
+        time.sleep(0.01)
+    process.send_signal(signal.SIGINT)
+    _, words = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert "call the same command again" in " ".join(words.decode().split())
+    assert "Traceback" not in words.decode()
+    (run,) = MlflowStore(stopped.database_uri, stopped).runs("small")
+    assert run.status == schema.RUNNING
+    run_whole(study, stopped, *ONE_RUN)
+    assert_same_outcome(whole, stopped, tmp_path)

@@ -1,0 +1,249 @@
+from __future__ import annotations
+
+import ast
+import http.server
+import os
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+from fixtures_analysis import ARMS, CLASSES, EPOCHS, STUDY_TOML, Job, Writer, matrices
+
+import analysis
+from analysis import Study, load_study, query
+from analysis.study import Confusion
+from galaxy_mlflow import schema
+from galaxy_mlflow.errors import AnalysisError, ServerError, StudyNotFoundError
+
+PACKAGE = Path(analysis.__file__).parent
+
+
+def test_runs_have_the_columns_of_the_contract_and_one_row_a_run(demo: Study) -> None:
+    assert tuple(demo.runs.columns) == schema.RUN_COLUMNS
+    assert demo.runs[[schema.SPLIT, schema.ARM]].to_numpy().tolist() == [
+        [split, arm] for split in range(8) for arm in ARMS
+    ]
+    assert demo.arms == ARMS
+    assert demo.question == "Does pretraining help?"
+
+
+def test_runs_have_whole_splits_text_hashes_and_float_summaries(demo: Study) -> None:
+    row = demo.runs.iloc[0]
+    assert demo.runs[schema.SPLIT].dtype == np.int64
+    assert row["status"] == schema.FINISHED
+    assert row[schema.TEST_HASH] == f"{1:064x}"
+    assert row[schema.INIT_HASH] == ""
+    assert row[schema.N_TRAIN] == 700.0
+    assert np.isnan(row[schema.TOTAL_ENERGY])
+
+
+def test_metrics_hold_every_epoch_of_every_run_and_no_summary(demo: Study) -> None:
+    frame = demo.metrics
+    assert tuple(frame.columns) == schema.METRIC_COLUMNS
+    assert len(frame) == 16 * EPOCHS * len(demo.metric_names)
+    assert not set(frame["metric"]) & set(schema.SUMMARY)
+    mine = frame[(frame["metric"] == "test_accuracy") & (frame["run_id"] == demo.runs.run_id[0])]
+    expected = [np.trace(m) / m.sum() for m in matrices(Job(0, "pretrained"))]
+    assert mine["epoch"].tolist() == list(range(EPOCHS))
+    assert mine["value"].tolist() == expected
+
+
+def test_nothing_is_cut_at_a_page_limit(
+    writer: Writer, demo: Study, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(query, "PAGE", 3)
+    assert load_study("demo", writer.uri).runs.equals(demo.runs)
+
+
+def test_an_epoch_logged_twice_counts_once_with_its_later_value(writer: Writer) -> None:
+    experiment = writer.study("logged-twice", [])
+    run = writer.run(experiment, "logged-twice", Job(0, "pretrained", artifacts=False))
+    writer.log(run, {"test_loss": 9.0}, epoch=2, timestamp=5_000)
+    writer.log(run, {"test_loss": 8.0}, epoch=3, timestamp=10)
+    history = load_study("logged-twice", writer.uri).history("test_loss").set_index("epoch")
+    assert history.index.tolist() == list(range(EPOCHS))
+    assert history.at[2, "value"] == 9
+    assert history.at[3, "value"] < 1
+
+
+def test_infinities_and_nan_come_back_as_they_were_logged(writer: Writer) -> None:
+    experiment = writer.study("infinite", [])
+    run = writer.run(experiment, "infinite", Job(0, "pretrained", artifacts=False))
+    for epoch, value in enumerate([float("inf"), float("-inf"), float("nan")]):
+        writer.log(run, {"odd": value}, epoch)
+    values = load_study("infinite", writer.uri).history("odd")["value"].to_numpy()
+    assert np.array_equal(values, [np.inf, -np.inf, np.nan], equal_nan=True)
+
+
+def test_the_database_and_mlflows_own_api_tell_the_same_history(writer: Writer) -> None:
+    experiment = writer.study("two-ways", [])
+    run = writer.run(experiment, "two-ways", Job(0, "pretrained", artifacts=False))
+    for epoch, value in enumerate([float("inf"), float("nan"), 3.0]):
+        writer.log(run, {"odd": value}, epoch)
+    writer.log(run, {"odd": 5.0}, epoch=2)
+    writer.log(run, {"odd": 4.0}, epoch=1, timestamp=2_000)
+    source = query.MlflowSource(writer.client, writer.uri)
+    for metric in ("odd", "test_loss", "absent"):
+        [by_database] = source.histories([run], metric)
+        assert by_database == source.history(run, metric)
+        assert list(by_database) == sorted(by_database)
+    assert source.history(run, "odd") == {0: float("inf"), 1: 4.0, 2: 5.0}
+
+
+def test_artifacts_are_read_and_a_missing_one_is_none(demo: Study) -> None:
+    run = demo.runs["run_id"][0]
+    assert demo.artifact(run, schema.STUDY_FILE) == STUDY_TOML.encode()
+    picture = demo.artifact(run, schema.SAMPLES_FILE)
+    assert picture is not None
+    assert picture.startswith(b"\x89PNG")
+    assert demo.artifact(run, "figures/other.png") is None
+    assert demo.artifact(run, "nowhere/other.png") is None
+
+
+def test_confusion_matrices_are_read_by_epoch_with_rows_true(demo: Study) -> None:
+    run = demo.runs["run_id"][1]
+    confusion = demo.confusions([run])[run]
+    assert confusion.classes == CLASSES
+    for epoch, matrix in enumerate(matrices(Job(0, "scratch"))):
+        assert np.array_equal(confusion.epochs[epoch], matrix)
+
+
+def test_a_damaged_confusion_artifact_is_refused_by_name() -> None:
+    for text in (b"{", b"[]", b'{"classes": ["a"], "epochs": [{"epoch": 0}]}'):
+        with pytest.raises(AnalysisError, match="run abc"):
+            Confusion.from_json(text, "confusion/test.json of run abc")
+
+
+def test_deleted_runs_and_runs_of_other_kinds_are_left_out(writer: Writer) -> None:
+    experiment = writer.study("mixed", [Job(0, "pretrained", artifacts=False)])
+    gone = writer.run(experiment, "mixed", Job(1, "pretrained", artifacts=False))
+    writer.client.delete_run(gone)
+    writer.client.create_run(experiment, tags={"made": "by hand"})
+    assert load_study("mixed", writer.uri).runs[schema.SPLIT].tolist() == [0]
+
+
+def test_a_missing_store_is_named_and_not_created_by_asking(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    monkeypatch.setenv("GALAXY_MLFLOW_HOME", str(tmp_path / "home"))
+    with pytest.raises(StudyNotFoundError, match=r"home/mlflow\.db.*galaxy-mlflow run"):
+        load_study("demo")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_file_that_is_no_store_is_left_as_it_is(tmp_path: Path) -> None:
+    for name, content in {"empty.db": b"", "text.db": b"no database, but text" * 9}.items():
+        (tmp_path / name).write_bytes(content)
+        with pytest.raises(StudyNotFoundError, match="no MLflow database"):
+            load_study("demo", f"sqlite:///{tmp_path / name}")
+        assert (tmp_path / name).read_bytes() == content
+
+
+def test_the_default_store_is_found_by_environment(
+    writer: Writer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    monkeypatch.setenv("GALAXY_MLFLOW_HOME", str(writer.folder))
+    assert len(load_study("demo").runs) == 16
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "sqlite:////nowhere/mlflow.db")
+    with pytest.raises(StudyNotFoundError, match="/nowhere"):
+        load_study("demo")
+
+
+def test_an_unknown_study_is_refused_with_the_nearest_known(writer: Writer, demo: Study) -> None:
+    with pytest.raises(StudyNotFoundError, match="did you mean 'demo'"):
+        load_study("demmo", writer.uri)
+
+
+def test_a_study_without_runs_and_a_deleted_study_are_not_found(writer: Writer) -> None:
+    experiment = writer.study("hollow", [])
+    with pytest.raises(StudyNotFoundError, match="no runs yet"):
+        load_study("hollow", writer.uri)
+    writer.client.delete_experiment(experiment)
+    with pytest.raises(StudyNotFoundError, match="no study 'hollow'"):
+        load_study("hollow", writer.uri)
+
+
+def test_an_unknown_metric_is_refused_with_the_nearest_known(demo: Study) -> None:
+    with pytest.raises(AnalysisError, match="did you mean 'test_loss'"):
+        demo.history("test_los")
+
+
+def test_a_server_that_is_not_there_is_known_in_seconds_and_the_password_is_not_shown() -> None:
+    before, start = dict(os.environ), time.monotonic()
+    with pytest.raises(ServerError, match=r"http://127.0.0.1:9 cannot be reached") as caught:
+        load_study("demo", "http://me:secret@127.0.0.1:9")
+    assert time.monotonic() - start < 20
+    assert "secret" not in str(caught.value)
+    assert "\n" not in str(caught.value)
+    assert dict(os.environ) == before
+
+
+@pytest.fixture
+def refusing_server() -> Iterator[str]:
+    """Answer every request with 401."""
+
+    class Refusal(http.server.BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self.send_response(401)
+            self.end_headers()
+
+        def log_message(self, *_: object) -> None:
+            """Stay silent."""
+
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Refusal) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        yield f"http://127.0.0.1:{server.server_port}"
+        server.shutdown()
+
+
+def test_a_server_that_refuses_says_which_settings_to_give(refusing_server: str) -> None:
+    with pytest.raises(ServerError, match="MLFLOW_TRACKING_USERNAME"):
+        load_study("demo", refusing_server)
+
+
+def test_analysis_works_from_store_to_report_with_torch_blocked(
+    writer: Writer, demo: Study, tmp_path: Path
+) -> None:
+    script = f"""
+import sys
+class Blocker:
+    def find_spec(self, name, path=None, target=None):
+        if name.split(".")[0] in ("torch", "torchvision"):
+            raise ImportError(name + " is blocked")
+sys.meta_path.insert(0, Blocker())
+import analysis
+from analysis.report import write_report
+study = analysis.load_study("demo", {writer.uri!r})
+write_report(study, {str(tmp_path / "report.html")!r})
+assert "torch" not in sys.modules and "matplotlib.pyplot" not in sys.modules
+"""
+    subprocess.run([sys.executable, "-c", script], check=True, timeout=120)
+    assert (tmp_path / "report.html").stat().st_size > 10_000
+
+
+def test_only_query_imports_mlflow_and_importing_analysis_does_not() -> None:
+    importers = {
+        file.name
+        for file in PACKAGE.rglob("*.py")
+        for node in ast.walk(ast.parse(file.read_text()))
+        if isinstance(node, ast.Import | ast.ImportFrom)
+        and any(
+            name.split(".")[0] == "mlflow"
+            for name in [getattr(node, "module", None) or "", *(a.name for a in node.names)]
+        )
+    }
+    assert importers == {"query.py"}
+    check = "import sys, analysis; sys.exit('mlflow' in sys.modules or 'matplotlib' in sys.modules)"
+    subprocess.run([sys.executable, "-c", check], check=True, timeout=60)
+
+
+def test_the_public_names_of_analysis_are_those_listed() -> None:
+    assert analysis.__all__ == sorted(analysis.__all__)
+    assert all(hasattr(analysis, name) for name in analysis.__all__)

@@ -1,0 +1,314 @@
+"""Sinks: one contract, held by memory and by spooled MLflow, over a database and a server."""
+
+from __future__ import annotations
+
+import os
+import uuid
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from galaxy_mlflow import schema
+from galaxy_mlflow.errors import ClaimLostError, IdentityConflictError, ServerRefusedError
+from galaxy_mlflow.home import Home
+from galaxy_mlflow.schema import JobId
+from galaxy_mlflow.sinks import Courier, MemoryRun, MemorySink, MlflowSink, Sink
+from galaxy_mlflow.spool import Event, Kind, RunStart, Spool
+from galaxy_mlflow.tracking import MlflowStore
+from mlflow_server.local import LocalServer, free_port, stop
+
+PATIENCE = 30.0
+
+
+def start_of(study: str, **tags: str) -> RunStart:
+    job = JobId(study, 4, "scratch")
+    hashes = {schema.CONFIG_HASH: "c", schema.DATA_HASH: "d", schema.ATTEMPT: "1", schema.STATUS: "running"}
+    return RunStart(job, {**job.tags(), **hashes, **tags}, {"epochs": "3", "threads": "1"})
+
+
+def new_name() -> str:
+    return f"study-{uuid.uuid4().hex[:8]}"
+
+
+def history(store: MlflowStore, run_id: str, key: str) -> list[tuple[int, float, int]]:
+    """Return the raw (step, value, timestamp) rows on the server, in order of step."""
+    from mlflow import MlflowClient
+
+    rows = MlflowClient(tracking_uri=store.uri).get_metric_history(run_id, key)
+    return sorted((row.step, row.value, row.timestamp) for row in rows)
+
+
+class Found:
+    """What a sink's run holds in the end, read back from where it went."""
+
+    def __init__(
+        self,
+        epochs: dict[int, tuple[int, dict[str, float]]],
+        artifacts: dict[str, bytes],
+        status: str,
+        metrics: dict[str, float],
+    ) -> None:
+        self.epochs, self.artifacts, self.status, self.metrics = epochs, artifacts, status, metrics
+
+
+Open = Callable[[], Sink]
+
+
+class SinkContract:
+    """What every sink does; a subclass gives `open_sink` and `found`."""
+
+    def test_a_new_run_has_no_epoch_and_a_reopened_one_says_its_last(self, open_sink: Open) -> None:
+        sink = open_sink()
+        assert sink.begin() == -1
+        sink.log_epoch(0, {"train_loss": 0.9}, 1000)
+        sink.log_epoch(1, {"train_loss": 0.8}, 2000)
+        assert sink.close(PATIENCE)
+        assert open_sink().begin() == 1
+
+    def test_an_epoch_sent_again_changes_nothing(
+        self, open_sink: Open, found: Callable[[], Found]
+    ) -> None:
+        for value, timestamp in ((0.9, 1000), (0.1, 5000)):
+            sink = open_sink()
+            sink.begin()
+            sink.log_epoch(0, {"train_loss": value, "test_accuracy": 0.5}, timestamp)
+            assert sink.close(PATIENCE)
+        assert found().epochs == {0: (1000, {"train_loss": 0.9, "test_accuracy": 0.5})}
+
+    def test_the_end_carries_summary_and_status_and_artifacts_are_whole(
+        self, open_sink: Open, found: Callable[[], Found], tmp_path: Path
+    ) -> None:
+        sink, file = open_sink(), tmp_path / "any-name.bin"
+        sink.begin()
+        sink.log_epoch(0, {"train_loss": 0.9}, 1000)
+        for content in (b"first", b"second" * 1000):
+            file.write_bytes(content)
+            sink.log_artifact(file, "checkpoints/last.pt")
+        sink.log_artifact(file, "confusion/test.json")
+        file.unlink()
+        sink.end(schema.FINISHED, {schema.PEAK_TEST_ACCURACY: 0.75}, {})
+        assert sink.close(PATIENCE)
+        run = found()
+        assert run.status == schema.FINISHED
+        assert run.metrics[schema.PEAK_TEST_ACCURACY] == 0.75
+        expected = b"second" * 1000
+        assert run.artifacts == {"checkpoints/last.pt": expected, "confusion/test.json": expected}
+
+    def test_a_failed_run_is_not_finished_and_can_be_taken_up_again(
+        self, open_sink: Open, found: Callable[[], Found]
+    ) -> None:
+        sink = open_sink()
+        sink.begin()
+        sink.end(schema.FAILED, {}, {schema.REASON: "diverged"})
+        assert sink.close(PATIENCE)
+        assert found().status == schema.FAILED
+        again = open_sink()
+        again.begin()
+        assert again.close(PATIENCE)
+        assert found().status == schema.RUNNING
+
+
+class TestMemorySink(SinkContract):
+    @pytest.fixture
+    def runs(self) -> dict[JobId, MemoryRun]:
+        return {}
+
+    @pytest.fixture
+    def open_sink(self, runs: dict[JobId, MemoryRun]) -> Open:
+        return lambda: MemorySink(runs, start_of("study"))
+
+    @pytest.fixture
+    def found(self, runs: dict[JobId, MemoryRun]) -> Callable[[], Found]:
+        def read() -> Found:
+            (run,) = runs.values()
+            return Found(run.epochs, run.artifacts, run.status, run.metrics)
+
+        return read
+
+
+class TestMlflowSink(SinkContract):
+    @pytest.fixture
+    def study(self) -> str:
+        return new_name()
+
+    @pytest.fixture
+    def open_sink(self, store: MlflowStore, study: str, tmp_path: Path) -> Iterator[Open]:
+        spools: list[Spool] = []
+
+        def opened() -> Sink:
+            for spool in spools:
+                spool.release()
+            spools.append(Spool(tmp_path / "spool"))
+            spools[-1].acquire()
+            return MlflowSink(spools[-1], store, start_of(study))
+
+        yield opened
+        for spool in spools:
+            spool.release()
+
+    @pytest.fixture
+    def found(self, store: MlflowStore, study: str, tmp_path: Path) -> Callable[[], Found]:
+        def read() -> Found:
+            (run,) = store.runs(study)
+            epochs: dict[int, tuple[int, dict[str, float]]] = {}
+            for key in ("train_loss", "test_accuracy"):
+                for step, value, timestamp in history(store, run.run_id, key):
+                    assert key not in epochs.get(step, (0, {}))[1], "an epoch is there twice"
+                    epochs.setdefault(step, (timestamp, {}))[1][key] = value
+            artifacts = {}
+            for name in ("checkpoints/last.pt", "confusion/test.json"):
+                file = store.fetch(run.run_id, name, tmp_path / "fetched")
+                if file is not None:
+                    artifacts[name] = file.read_bytes()
+            return Found(epochs, artifacts, run.status, run.metrics)
+
+        return read
+
+
+@contextmanager
+def a_spool(folder: Path, start: RunStart) -> Iterator[Spool]:
+    spool = Spool(folder)
+    spool.acquire()
+    spool.begin(start)
+    yield spool
+    spool.release()
+
+
+def epoch(number: int, loss: float = 0.5) -> Event:
+    return Event(Kind.EPOCH, 1000 + number, epoch=number, metrics={"train_loss": loss})
+
+
+def test_two_workers_that_create_the_same_run_end_with_one(
+    store: MlflowStore, tmp_path: Path
+) -> None:
+    start = start_of(new_name())
+    first = store.create(start)
+    with pytest.raises(ClaimLostError, match="another worker created this run first"):
+        store.create(start)
+    assert [run.run_id for run in store.runs(start.job.study)] == [first.run_id]
+
+
+def test_a_run_of_other_settings_is_not_taken_up_and_the_difference_is_shown(
+    store: MlflowStore, tmp_path: Path
+) -> None:
+    name = new_name()
+    store.create(start_of(name))
+    other = RunStart(
+        JobId(name, 4, "scratch"), {**start_of(name).tags, "config_hash": "x"}, {"epochs": "9"}
+    )
+    with (
+        a_spool(tmp_path / "spool", other) as spool,
+        pytest.raises(IdentityConflictError, match="epochs: 3 there, 9 now"),
+    ):
+        Courier(spool, store).connect()
+
+
+def test_a_batch_whose_receipt_was_lost_is_not_there_twice(
+    store: MlflowStore, tmp_path: Path
+) -> None:
+    start = start_of(new_name())
+    with a_spool(tmp_path / "spool", start) as spool:
+        spool.append(epoch(0))
+        Courier(spool, store).deliver()
+        (tmp_path / "spool" / "sent.json").unlink()
+    spool = Spool(tmp_path / "spool")
+    spool.acquire()
+    spool.append(epoch(1))
+    Courier(spool, store).deliver()
+    spool.release()
+    (run,) = store.runs(start.job.study)
+    assert [row[0] for row in history(store, run.run_id, "train_loss")] == [0, 1]
+    assert run.tags[schema.ATTEMPT] == "2"
+
+
+def test_epochs_that_another_machine_recorded_are_not_sent_again(
+    store: MlflowStore, tmp_path: Path
+) -> None:
+    start = start_of(new_name())
+    for folder, epochs in (("one", (0, 1, 2)), ("two", (0, 1, 2, 3))):
+        with a_spool(tmp_path / folder, start) as spool:
+            for number in epochs:
+                spool.append(epoch(number, loss=0.5 if folder == "one" else 0.7))
+            Courier(spool, store).deliver()
+    (run,) = store.runs(start.job.study)
+    rows = history(store, run.run_id, "train_loss")
+    assert [row[:2] for row in rows] == [(0, 0.5), (1, 0.5), (2, 0.5), (3, 0.7)]
+
+
+def test_a_run_deleted_on_the_server_is_made_anew_from_the_spool(
+    store: MlflowStore, tmp_path: Path
+) -> None:
+    start = start_of(new_name())
+    with a_spool(tmp_path / "spool", start) as spool:
+        spool.append(epoch(0))
+        Courier(spool, store).deliver()
+        store.delete(store.runs(start.job.study)[0].run_id)
+        spool.append(epoch(1))
+        Courier(spool, store).deliver()
+    (run,) = store.runs(start.job.study)
+    assert [row[0] for row in history(store, run.run_id, "train_loss")] == [0, 1]
+
+
+def test_a_damaged_artifact_is_not_uploaded_and_epochs_still_arrive(
+    store: MlflowStore, tmp_path: Path
+) -> None:
+    start, file = start_of(new_name()), tmp_path / "weights.pt"
+    file.write_bytes(b"weights")
+    with a_spool(tmp_path / "spool", start) as spool:
+        sink = MlflowSink(spool, store, start)
+        sink.begin()
+        spool.add_artifact(file, "checkpoints/last.pt", 5)
+        (kept,) = (tmp_path / "spool" / "outbox").iterdir()
+        kept.unlink()
+        kept.write_bytes(b"damaged")
+        sink.log_epoch(0, {"train_loss": 0.5}, 1000)
+        sink.end(schema.FINISHED, {}, {})
+        assert not sink.close(patience=3)
+        assert "its sha256 has changed" in sink.away
+        assert kept.exists()
+    (run,) = store.runs(start.job.study)
+    assert [row[0] for row in history(store, run.run_id, "train_loss")] == [0]
+    assert run.status == schema.RUNNING
+
+
+def test_while_the_server_is_away_records_wait_and_arrive_when_it_is_back(tmp_path: Path) -> None:
+    home = Home(tmp_path / "served")
+    server = LocalServer(home.database_uri, home.artifacts, free_port(), tmp_path / "server.log")
+    store = MlflowStore(server.uri, Home(tmp_path / "worker"))
+    start = start_of(new_name())
+    process = server.start()
+    with a_spool(tmp_path / "spool", start) as spool:
+        sink = MlflowSink(spool, store, start)
+        sink.begin()
+        sink.log_epoch(0, {"train_loss": 0.9}, 1000)
+        os.sync()
+        stop(process)
+        sink.log_epoch(1, {"train_loss": 0.8}, 2000)
+        assert not sink.close(patience=2)
+        assert spool.waiting >= 1
+        process = server.start()
+        Courier(spool, store).deliver()
+        assert spool.waiting == 0
+    (run,) = store.runs(start.job.study)
+    assert [row[0] for row in history(store, run.run_id, "train_loss")] == [0, 1]
+    stop(process)
+
+
+def test_a_server_that_refuses_stops_the_run_with_its_reason(
+    server_uri: str, tmp_path: Path
+) -> None:
+    store = MlflowStore(server_uri, Home(tmp_path))
+    start = start_of(new_name())
+    unlawful = RunStart(start.job, start.tags, {"no such!": "key"})
+    with (
+        a_spool(tmp_path / "spool", unlawful) as spool,
+        pytest.raises(ServerRefusedError, match="refused"),
+    ):
+        MlflowSink(spool, store, unlawful).begin()
+
+
+def test_an_address_is_shown_without_its_password(tmp_path: Path) -> None:
+    store = MlflowStore("http://ann:secret@127.0.0.1:5000", Home(tmp_path))
+    assert store.shown == "http://127.0.0.1:5000"

@@ -1,0 +1,101 @@
+"""The spool: durable, whole after any kill, one writer."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from galaxy_mlflow import schema
+from galaxy_mlflow.errors import ClaimLostError, IdentityConflictError
+from galaxy_mlflow.schema import JobId
+from galaxy_mlflow.spool import Event, Kind, RunStart, Spool, spools_under
+
+JOB = JobId("study", 3, "scratch")
+START = RunStart(JOB, {schema.CONFIG_HASH: "c", schema.DATA_HASH: "d"}, {"epochs": "2"})
+
+
+def opened(folder: Path) -> Spool:
+    spool = Spool(folder)
+    spool.acquire()
+    spool.begin(START)
+    return spool
+
+
+def epoch(number: int) -> Event:
+    return Event(Kind.EPOCH, 1000 + number, epoch=number, metrics={"train_loss": 0.5})
+
+
+def test_what_was_appended_is_there_when_the_spool_opens_again(tmp_path: Path) -> None:
+    spool = opened(tmp_path / "run")
+    spool.append(epoch(0))
+    spool.append(epoch(1))
+    spool.release()
+    again = opened(tmp_path / "run")
+    assert again.last_epoch == 1
+    assert again.pending(Kind.EPOCH) == [epoch(0), epoch(1)]
+    assert again.start() == START
+
+
+@pytest.mark.parametrize("torn", range(1, 60, 7))
+def test_a_line_torn_by_a_kill_is_dropped_and_the_rest_is_kept(tmp_path: Path, torn: int) -> None:
+    spool = opened(tmp_path / "run")
+    spool.append(epoch(0))
+    spool.append(epoch(1))
+    spool.release()
+    events = tmp_path / "run" / "events.jsonl"
+    events.write_bytes(events.read_bytes()[:-torn])
+    again = opened(tmp_path / "run")
+    assert again.last_epoch == 0
+    again.append(epoch(1))
+    again.release()
+    assert opened(tmp_path / "run").pending(Kind.EPOCH) == [epoch(0), epoch(1)]
+
+
+def test_what_the_server_has_is_not_pending_after_opening_again(tmp_path: Path) -> None:
+    spool = opened(tmp_path / "run")
+    spool.append(epoch(0))
+    spool.append(epoch(1))
+    spool.mark_sent(epoch(0))
+    spool.release()
+    again = opened(tmp_path / "run")
+    assert again.pending(Kind.EPOCH) == [epoch(1)]
+    assert again.waiting == 1
+    again.forget_sent()
+    assert again.waiting == 2
+
+
+def test_an_artifact_survives_the_removal_of_its_file_until_it_is_sent(tmp_path: Path) -> None:
+    spool = opened(tmp_path / "run")
+    file = tmp_path / "weights.pt"
+    file.write_bytes(b"weights")
+    spool.add_artifact(file, "checkpoints/last.pt", 5)
+    file.unlink()
+    (event,) = spool.pending(Kind.ARTIFACT)
+    kept = tmp_path / "run" / "outbox" / event.file
+    assert kept.read_bytes() == b"weights"
+    spool.mark_sent(event)
+    assert not kept.exists()
+
+
+def test_a_second_process_is_kept_out(tmp_path: Path) -> None:
+    first = opened(tmp_path / "run")
+    with pytest.raises(ClaimLostError, match="another process is at work"):
+        opened(tmp_path / "run")
+    first.release()
+
+
+def test_records_of_another_configuration_are_refused(tmp_path: Path) -> None:
+    opened(tmp_path / "run").release()
+    spool = Spool(tmp_path / "run")
+    spool.acquire()
+    other = RunStart(JOB, {**START.tags, schema.CONFIG_HASH: "other"}, {})
+    with pytest.raises(IdentityConflictError, match="another config_hash"):
+        spool.begin(other)
+
+
+def test_a_discarded_spool_leaves_nothing_behind(tmp_path: Path) -> None:
+    spool = opened(tmp_path / "default" / "study" / "split-000" / "arm")
+    assert spools_under(tmp_path) == [spool.folder]
+    spool.discard()
+    assert list(tmp_path.iterdir()) == []
