@@ -20,13 +20,13 @@ import scipy
 from analysis import findings, sheet, stats
 from analysis.curves import (
     EPOCH_METRICS,
-    TEST_ACCURACY,
     Reading,
     epochs_trained,
     read_metric_name,
     values,
 )
 from analysis.pairs import FEWEST_PAIRS, Pairs, match_runs, require_equal_budgets
+from analysis.stats.inputs import Floats
 from analysis.stats.result import plain
 from analysis.study import Study
 from galaxy_mlflow import schema
@@ -129,7 +129,7 @@ def compare(
 
 def default_metric(study: Study) -> str:
     """Return the metric a study is compared on where none is named."""
-    return schema.PEAK_TEST_ACCURACY if findings.selects_on_test(study) else TEST_ACCURACY
+    return schema.PEAK_TEST_ACCURACY if findings.selects_on_test(study) else schema.TEST_ACCURACY
 
 
 def paired_values(study: Study, reading: Reading, pairs: Pairs) -> pd.DataFrame:
@@ -157,22 +157,14 @@ def paired_values(study: Study, reading: Reading, pairs: Pairs) -> pd.DataFrame:
 
 def _comparison(study: Study, reading: Reading, pairs: Pairs, table: pd.DataFrame) -> Comparison:
     x, y = (table[arm].to_numpy() for arm in pairs.arms)
-    tests = {
-        "corrected_t": stats.corrected_t(x, y, pairs.n_train, pairs.n_test),
-        "sign": stats.sign_test(x, y),
-        "wilcoxon": stats.wilcoxon(x, y),
-        "paired_t": stats.paired_t(x, y),
-    }
-    counts = tests["sign"].detail
+    tests = _tests(x, y, pairs)
     return Comparison(
         study=study.name,
         metric=reading.name,
         arms=pairs.arms,
         n_pairs=len(table),
         splits=pairs.splits,
-        wins=counts["wins"],
-        losses=counts["losses"],
-        ties=counts["ties"],
+        **{count: tests["sign"].detail[count] for count in ("wins", "losses", "ties")},
         mean={arm: float(table[arm].mean()) for arm in pairs.arms},
         sd={arm: float(table[arm].std()) for arm in pairs.arms},
         mean_difference=float((x - y).mean()),
@@ -181,16 +173,29 @@ def _comparison(study: Study, reading: Reading, pairs: Pairs, table: pd.DataFram
         n_train=pairs.n_train,
         n_test=pairs.n_test,
         tests=tests,
-        effects={
-            "cohen_dz": stats.cohen_dz(x, y),
-            "rank_biserial": stats.rank_biserial(x, y),
-            "prob_superiority": stats.prob_superiority(x, y),
-        },
+        effects=_effects(x, y),
         notes=(*pairs.notes, *findings.notes(study, reading, pairs)),
         versions=versions(),
         reading=reading,
         values=table,
     )
+
+
+def _tests(x: Floats, y: Floats, pairs: Pairs) -> dict[str, stats.Result]:
+    return {
+        "corrected_t": stats.corrected_t(x, y, pairs.n_train, pairs.n_test),
+        "sign": stats.sign_test(x, y),
+        "wilcoxon": stats.wilcoxon(x, y),
+        "paired_t": stats.paired_t(x, y),
+    }
+
+
+def _effects(x: Floats, y: Floats) -> dict[str, float]:
+    return {
+        "cohen_dz": stats.cohen_dz(x, y),
+        "rank_biserial": stats.rank_biserial(x, y),
+        "prob_superiority": stats.prob_superiority(x, y),
+    }
 
 
 def versions() -> dict[str, str]:

@@ -12,8 +12,6 @@ from analysis.study import Study
 from galaxy_mlflow import schema
 from galaxy_mlflow.errors import AnalysisError, did_you_mean
 
-TEST_ACCURACY: Final = "test_accuracy"
-TEST_LOSS: Final = "test_loss"
 EPOCH_METRICS: Final = (schema.PEAK_TEST_EPOCH, schema.SELECTED_EPOCH)
 """Metrics whose values are epochs: comparable at equal budgets only."""
 
@@ -79,7 +77,7 @@ def values(study: Study, reading: Reading) -> pd.Series[float]:
 
 def epochs_trained(study: Study) -> pd.Series[int]:
     """Return the number of epochs of each run that has any, indexed by run_id."""
-    return study.history(TEST_ACCURACY).groupby("run_id")["epoch"].max() + 1
+    return study.history(schema.TEST_ACCURACY).groupby("run_id")["epoch"].max() + 1
 
 
 def mean_curves(study: Study, pairs: Pairs, metric: str) -> pd.DataFrame:

@@ -17,6 +17,12 @@ if TYPE_CHECKING:
     from analysis.compare import Comparison
 
 LEVEL = 0.05
+_TESTS = {
+    "corrected_t": "corrected resampled t",
+    "sign": "sign test",
+    "wilcoxon": "Wilcoxon signed-rank",
+    "paired_t": "paired t, naive",
+}
 OVERLAP = (
     "The sign test and Wilcoxon's are about other random splits of these same galaxies. Splits "
     "share images, so their p-values say nothing of new galaxies, and on many splits they get "
@@ -83,37 +89,35 @@ def difference_table(c: Comparison) -> Table:
 
 def tests_table(c: Comparison) -> Table:
     """Return the p-values, what each test looked at, and its null in words."""
-    t, sign, ranks, naive = (c.tests[k] for k in ("corrected_t", "sign", "wilcoxon", "paired_t"))
-    rows = (
-        (
-            "corrected resampled t",
-            t.p_text,
-            f"t = {t.statistic:.2f}, {t.detail['df']} df",
-            "null: the mean difference is 0, for splits that overlap "
-            f"(n_test/n_train = {c.n_test}/{c.n_train})",
-        ),
-        (
-            "sign test",
-            sign.p_text,
-            f"{c.wins} of {sign.n}",
-            f"null: on a random split of these galaxies {c.arms[0]} is as often higher as lower; "
-            "exact, ties dropped",
-        ),
-        (
-            "Wilcoxon signed-rank",
-            ranks.p_text,
-            f"W = {ranks.statistic:g}, n = {ranks.n}",
-            "null: over such splits the differences are symmetric about 0; "
-            f"{ranks.detail['method']}, zeros by the rule {ranks.detail['zero']!r}",
-        ),
-        (
-            "paired t, naive",
-            naive.p_text,
-            f"t = {naive.statistic:.2f}, {naive.detail['df']} df",
-            "for comparison only: takes overlapping splits as independent",
-        ),
+    asked = _questions(c)
+    statistics = _statistics(c)
+    rows = tuple(
+        (name, c.tests[key].p_text, statistics[key], asked[key]) for key, name in _TESTS.items()
     )
     return Table(("test, two-sided", "p", "statistic", "what it asks"), "lrll", rows)
+
+
+def _statistics(c: Comparison) -> dict[str, str]:
+    sign, ranks = c.tests["sign"], c.tests["wilcoxon"]
+    t = {key: c.tests[key] for key in ("corrected_t", "paired_t")}
+    return {
+        "sign": f"{c.wins} of {sign.n}",
+        "wilcoxon": f"W = {ranks.statistic:g}, n = {ranks.n}",
+        **{key: f"t = {test.statistic:.2f}, {test.detail['df']} df" for key, test in t.items()},
+    }
+
+
+def _questions(c: Comparison) -> dict[str, str]:
+    ranks = c.tests["wilcoxon"].detail
+    return {
+        "corrected_t": "null: the mean difference is 0, for splits that overlap "
+        f"(n_test/n_train = {c.n_test}/{c.n_train})",
+        "sign": f"null: on a random split of these galaxies {c.arms[0]} is as often higher as "
+        "lower; exact, ties dropped",
+        "wilcoxon": "null: over such splits the differences are symmetric about 0; "
+        f"{ranks['method']}, zeros by the rule {ranks['zero']!r}",
+        "paired_t": "for comparison only: takes overlapping splits as independent",
+    }
 
 
 def effects_table(c: Comparison) -> Table:

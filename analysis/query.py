@@ -24,6 +24,7 @@ import pandas as pd
 from analysis.study import Source, Study
 from galaxy_mlflow import schema
 from galaxy_mlflow.errors import ServerError, StudyNotFoundError, did_you_mean
+from galaxy_mlflow.tracking import default_tracking_uri
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -81,12 +82,6 @@ class MlflowSource:
             return None
         with TemporaryDirectory() as target:
             return Path(self.client.download_artifacts(run_id, path, target)).read_bytes()
-
-
-def default_tracking_uri() -> str:
-    """Return MLFLOW_TRACKING_URI, or else the default store's database."""
-    home = Path(os.environ.get("GALAXY_MLFLOW_HOME") or ".galaxy-mlflow").resolve()
-    return os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{home / 'mlflow.db'}"
 
 
 def load_study(name: str, tracking_uri: str | None = None) -> Study:

@@ -17,7 +17,7 @@ import numpy as np
 
 from analysis import findings, tables
 from analysis.compare import Comparison, compare
-from analysis.curves import TEST_ACCURACY, TEST_LOSS, mean_curves
+from analysis.curves import mean_curves
 from analysis.pairs import Pairs, match_runs
 from analysis.sheet import Table, table_to_html
 from analysis.stats import Result, corrected_t
@@ -189,12 +189,12 @@ def _curve_pictures(study: Study, pairs: Pairs) -> list[Picture]:
     from analysis.figures import draw_mean_curves
 
     pictures = []
-    for metric in (TEST_ACCURACY, TEST_LOSS):
+    for metric in (schema.TEST_ACCURACY, schema.TEST_LOSS):
         if metric not in study.metric_names:
             continue
         figure, words = _figure(4.6, 3.1), metric.replace("_", " ")
         curves = mean_curves(study, pairs, metric)
-        ax = draw_mean_curves(curves, figure.subplots(), percent=metric == TEST_ACCURACY)
+        ax = draw_mean_curves(curves, figure.subplots(), percent=metric == schema.TEST_ACCURACY)
         ax.set_ylabel(words)
         caption = f"{words.capitalize()}: mean over splits; band: one standard deviation."
         pictures.append(Picture(_svg(figure, caption), caption))

@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from analysis.curves import TEST_ACCURACY, epochs_trained, read_metric_name, values
+from analysis.curves import epochs_trained, read_metric_name, values
 from analysis.pairs import Pairs
 from analysis.sheet import Table
 from analysis.stats import corrected_t, format_p, holm
@@ -124,7 +124,7 @@ def arm_table(study: Study, pairs: Pairs) -> pd.DataFrame:
         table.loc[arm, "epochs"] = epochs[mine].max()
         table.loc[arm, "hours"] = runs.loc[mine, schema.TOTAL_SECONDS].sum() / _HOURS
     for how in READINGS:
-        by_run = values(study, read_metric_name(study, f"{how}_{TEST_ACCURACY}"))
+        by_run = values(study, read_metric_name(study, f"{how}_{schema.TEST_ACCURACY}"))
         for arm in pairs.arms:
             accuracy = by_run[pairs.run_ids[arm]]
             table.loc[arm, [how, f"{how}_sd"]] = [accuracy.mean(), accuracy.std()]

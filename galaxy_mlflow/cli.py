@@ -10,13 +10,33 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
-from rich.console import Console
 from rich.table import Table
 
+from galaxy_mlflow import cli_data
 from galaxy_mlflow.errors import ConfigError, GalaxyError, did_you_mean
+from galaxy_mlflow.options import (
+    ArmsOption,
+    DeviceOption,
+    FormatOption,
+    JobsOption,
+    MetricOption,
+    ReplaceOption,
+    RetryOption,
+    SetOption,
+    SkipBadOption,
+    SplitsOption,
+    StudyArgument,
+    ThreadsOption,
+    UnfinishedOption,
+    console,
+    errors,
+    read_study,
+    say,
+)
 
 if TYPE_CHECKING:
-    from galaxy_mlflow.cache import GalaxyData
+    from collections.abc import Callable
+
     from galaxy_mlflow.config import Study
     from galaxy_mlflow.plan import Selection
     from galaxy_mlflow.runner import Machine
@@ -28,37 +48,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode="markdown",
 )
-data_app = typer.Typer(help="Look at a study's data.", no_args_is_help=True)
-app.add_typer(data_app, name="data")
-
-console = Console()
-errors = Console(stderr=True)
-
-StudyArgument = Annotated[str, typer.Argument(help="A study file, or the name of a study.")]
-SetOption = Annotated[
-    list[str] | None,
-    typer.Option("--set", metavar="KEY=VALUE", help="Override one setting; may be repeated."),
-]
-SplitsOption = Annotated[
-    str | None, typer.Option(metavar="0-4,7", help="Only these splits, both ends included.")
-]
-ArmsOption = Annotated[str | None, typer.Option(metavar="A,B", help="Only these arms.")]
-SkipBadOption = Annotated[
-    bool, typer.Option("--skip-bad", help="Go on without images that cannot be used.")
-]
-JobsOption = Annotated[int, typer.Option(min=1, help="Runs trained at once, each in a process.")]
-ThreadsOption = Annotated[
-    int | None, typer.Option(min=1, help="Processor threads a run; default: cores shared out.")
-]
-DeviceOption = Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")]
-RetryOption = Annotated[bool, typer.Option("--retry-failed", help="Also run failed runs again.")]
-ReplaceOption = Annotated[
-    bool, typer.Option("--replace", help="Delete runs of other settings or data, and run anew.")
-]
-MetricOption = Annotated[
-    str | None, typer.Option(help="The metric; default: test accuracy at the selected epoch.")
-]
-FormatOption = Annotated[str, typer.Option("--format", help="text, markdown, latex, html or json.")]
+app.add_typer(cli_data.app, name="data")
 
 
 @app.command()
@@ -72,12 +62,12 @@ def demo(
     """
     from galaxy_mlflow.runner import Machine
 
-    code = _train(*_wanted("demo", None, None, None), Machine(jobs=jobs))
+    code = _train(*read_study("demo", None, None, None), Machine(jobs=jobs))
     if code:
         raise typer.Exit(code)
     compare("demo")
     report("demo", out)
-    _print("browse the runs:  galaxy-mlflow server")
+    say("browse the runs:  galaxy-mlflow server")
 
 
 @app.command()
@@ -99,7 +89,7 @@ def run(
     """
     from galaxy_mlflow.runner import Machine
 
-    settings, wanted = _wanted(study, override, splits, arms)
+    settings, wanted = read_study(study, override, splits, arms)
     wanted = replace(wanted, retry_failed=retry_failed, replace=replace_runs)
     machine = Machine(jobs, threads, device, skip_bad)
     raise typer.Exit(_train(settings, wanted, machine))
@@ -122,19 +112,19 @@ def plan(
     from galaxy_mlflow.estimate import estimate
     from galaxy_mlflow.runner import Machine, look_ahead
 
-    settings, wanted = _wanted(study, override, splits, arms)
+    settings, wanted = read_study(study, override, splits, arms)
     wanted = replace(wanted, retry_failed=retry_failed)
     ahead = look_ahead(settings, wanted, Machine(skip_bad=skip_bad), Display(console))
     counts = ahead.plan.counts()
     shown = ", ".join(f"{count} {status}" for status, count in sorted(counts.items()))
-    _print(f"{settings.name}: {len(ahead.plan.runs)} runs wanted: {shown}")
+    say(f"{settings.name}: {len(ahead.plan.runs)} runs wanted: {shown}")
     if not ahead.plan.todo:
-        _print("there is nothing to do")
+        say("there is nothing to do")
         return
     cost = estimate(settings, ahead.plan, ahead.splits, len(ahead.data.classes))
-    _print(f"to do: {cost.runs} runs, {cost.epochs:,} epochs, {cost.images:,} images")
-    _print(f"about {cost.hours:.2g} hours on this machine's CPU, one run at a time")
-    _print(f"about {cost.gigabytes:.2g} GB of checkpoints on the server")
+    say(f"to do: {cost.runs} runs, {cost.epochs:,} epochs, {cost.images:,} images")
+    say(f"about {cost.hours:.2g} hours on this machine's CPU, one run at a time")
+    say(f"about {cost.gigabytes:.2g} GB of checkpoints on the server")
 
 
 @app.command()
@@ -166,7 +156,7 @@ def status(study: StudyArgument) -> None:
     console.print(table if runs else f"{name}: no runs on the server yet", highlight=False)
     waiting = spools_under(home.spool_here / name)
     if waiting:
-        _print(f"{len(waiting)} runs have records or checkpoints in the spool")
+        say(f"{len(waiting)} runs have records or checkpoints in the spool")
 
 
 @app.command()
@@ -174,6 +164,7 @@ def compare(
     study: StudyArgument,
     metric: MetricOption = None,
     arms: ArmsOption = None,
+    allow_unfinished: UnfinishedOption = False,
     output: FormatOption = "text",
 ) -> None:
     """Compare two arms in pairs: first minus second, split by split.
@@ -186,9 +177,12 @@ def compare(
     from galaxy_mlflow.study_file import study_name
 
     record = analysis.compare(
-        analysis.load_study(study_name(study)), metric=metric, arms=_pair(arms)
+        analysis.load_study(study_name(study)),
+        metric=metric,
+        arms=_pair(arms),
+        allow_unfinished=allow_unfinished,
     )
-    forms = {
+    forms: dict[str, Callable[[], str]] = {
         "text": record.to_text,
         "markdown": record.to_markdown,
         "latex": record.to_latex,
@@ -207,6 +201,7 @@ def report(
     out: Annotated[Path | None, typer.Option(help="The HTML file; reports/STUDY.html.")] = None,
     metric: MetricOption = None,
     arms: ArmsOption = None,
+    allow_unfinished: UnfinishedOption = False,
 ) -> None:
     """Write one HTML file with the whole study in it.
 
@@ -218,8 +213,9 @@ def report(
 
     name = study_name(study)
     path = out or Path("reports") / f"{name}.html"
-    write_report(analysis.load_study(name), path, metric=metric, arms=_pair(arms))
-    _print(f"report: {path}")
+    loaded = analysis.load_study(name)
+    write_report(loaded, path, metric, _pair(arms), allow_unfinished=allow_unfinished)
+    say(f"report: {path}")
 
 
 @app.command()
@@ -235,7 +231,7 @@ def sync() -> None:
 
     home = Home.default()
     complete = sync_spools(home, MlflowStore(home.tracking_uri, home), Display(console))
-    _print("the server has everything" if complete else "some records are still waiting")
+    say("the server has everything" if complete else "some records are still waiting")
     raise typer.Exit(0 if complete else 1)
 
 
@@ -251,9 +247,9 @@ def server(port: Annotated[int, typer.Option(min=1, max=65535)] = 5000) -> None:
     home = Home.default()
     home.path.mkdir(parents=True, exist_ok=True)
     local = LocalServer(home.database_uri, home.artifacts, port, home.path / "server.log")
-    _print(f"starting a tracking server over {home.path} ...")
+    say(f"starting a tracking server over {home.path} ...")
     with suppress(KeyboardInterrupt), serving(local) as uri:
-        _print(f"browse {uri}   (Ctrl-C ends it)")
+        say(f"browse {uri}   (Ctrl-C ends it)")
         while True:
             time.sleep(3600)
 
@@ -278,58 +274,6 @@ def doctor() -> None:
     raise typer.Exit(0 if fine else 2)
 
 
-@data_app.command("check")
-def data_check(
-    study: StudyArgument, override: SetOption = None, skip_bad: SkipBadOption = False
-) -> None:
-    """Read every image of a study, and list all that cannot be used.
-
-    Example: `galaxy-mlflow data check experiments/csv.toml --set data.path=labels.csv`
-    """
-    import numpy as np
-
-    data = _data(study, override, skip_bad)
-    for notice in (*data.notices, *(f"left out: {item}" for item in data.skipped)):
-        console.print(notice, markup=False, highlight=False)
-    table = Table("class", "images", "share")
-    for name, count in zip(data.classes, np.bincount(data.labels), strict=True):
-        table.add_row(name, f"{count:,}", f"{count / data.labels.size:.1%}")
-    console.print(table)
-    console.print(f"{data.labels.size:,} images, digest {data.data_hash[:16]}", highlight=False)
-
-
-@data_app.command("contact-sheet")
-def data_contact_sheet(
-    study: StudyArgument,
-    override: SetOption = None,
-    out: Annotated[Path, typer.Option(help="The PNG file.")] = Path("contact-sheet.png"),
-    each: Annotated[int, typer.Option(min=1, help="Images of each class.")] = 16,
-    skip_bad: SkipBadOption = False,
-) -> None:
-    """Draw a labelled sheet of a study's images.
-
-    Example: `galaxy-mlflow data contact-sheet experiments/demo.toml --out sheet.png`
-    """
-    from galaxy_mlflow.contact_sheet import save_contact_sheet
-    from galaxy_mlflow.prepare import first_of_each
-
-    data = _data(study, override, skip_bad)
-    rows = first_of_each(data, each)
-    labels = [data.classes[number] for number in data.labels[rows]]
-    save_contact_sheet(out, data.batch(rows), labels)
-    _print(f"{out}")
-
-
-def _wanted(
-    study: str, override: list[str] | None, splits: str | None, arms: str | None
-) -> tuple[Study, Selection]:
-    from galaxy_mlflow.plan import select
-    from galaxy_mlflow.study_file import load_study_file
-
-    settings = load_study_file(study, override or [])
-    return settings, select(settings, splits, arms)
-
-
 def _train(study: Study, wanted: Selection, machine: Machine) -> int:
     """Train and report; return the exit code."""
     from galaxy_mlflow.display import Display
@@ -342,20 +286,10 @@ def _train(study: Study, wanted: Selection, machine: Machine) -> int:
         return _INTERRUPTED
     counts = outcome.counts()
     if not outcome.results:
-        _print(f"{study.name}: nothing to do: {counts}")
+        say(f"{study.name}: nothing to do: {counts}")
         return 0 if not outcome.failed_before else 1
-    _print(f"{study.name}: {counts}")
+    say(f"{study.name}: {counts}")
     return 1 if outcome.unfinished else 0
-
-
-def _data(study: str, override: list[str] | None, skip_bad: bool) -> GalaxyData:
-    from galaxy_mlflow.display import Display
-    from galaxy_mlflow.home import Home
-    from galaxy_mlflow.prepare import prepare_data
-
-    settings, _ = _wanted(study, override, None, None)
-    with Display(console).step("images") as progress:
-        return prepare_data(settings, Home.default(), skip_bad=skip_bad, progress=progress)
 
 
 def _pair(arms: str | None) -> tuple[str, str] | None:
@@ -366,10 +300,6 @@ def _pair(arms: str | None) -> tuple[str, str] | None:
     if len(names) != 2 or not all(names):
         raise ConfigError(f"--arms {arms}: a comparison takes two arms, such as pretrained,scratch")
     return names[0], names[1]
-
-
-def _print(text: str) -> None:
-    console.print(text, markup=False, highlight=False, soft_wrap=True)
 
 
 _INTERRUPTED = 130

@@ -161,11 +161,11 @@ class AugmentationSettings(Settings):
 class FractalSettings(Settings):
     """Formula-driven pretraining: one fractal image a category, strongly augmented."""
 
-    categories: int = Field(default=96, ge=2, le=10_000)
+    categories: int = Field(default=32, ge=2, le=10_000)
     epochs: Count = 12
-    images_per_category: Count = 8  # augmented views of the one image, each epoch
-    batch_size: int = Field(default=64, ge=2)
-    learning_rate: float = Field(default=0.001, gt=0)  # AdamW, one cosine cycle
+    images_per_category: Count = 16  # augmented views of the one image, each epoch
+    batch_size: int = Field(default=32, ge=2)
+    learning_rate: float = Field(default=0.005, gt=0)  # AdamW, one cosine cycle
     seed: Seed = 0
 
 

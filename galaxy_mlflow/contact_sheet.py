@@ -22,6 +22,7 @@ _INK: Final = (230, 232, 236)
 _FAINT_INK: Final = (160, 166, 178)
 _GAP: Final = 4  # pixels between tiles
 _MARGIN: Final = 12
+_LEAST_TILE: Final = 8  # pixels a side
 _HEADER: Final = 30  # pixels above the first row of a class
 _HEADER_FONT: Final = 16
 _CAPTION: Final = 15  # pixels below a tile
@@ -84,25 +85,20 @@ def draw_contact_sheet(
     DataError
         The array has another shape or type, the lengths differ, or a number is too small.
     """
-    _check(images, labels, captions)
-    if columns < 1 or tile < 8:
-        raise DataError(
-            f"contact sheet of {columns} columns of {tile} pixels: expected 1 column or more, "
-            "of 8 pixels or more"
-        )
+    _check_images(images, labels, captions)
+    _check_grid(columns, tile)
     layout = _Layout(columns, tile, captions is not None)
     bands = {name: [i for i, label in enumerate(labels) if label == name] for name in labels}
-    height = 2 * _MARGIN + sum(layout.band_height(len(band)) for band in bands.values())
+    height = 2 * _MARGIN + sum(layout.band_height(len(rows)) for rows in bands.values())
     sheet = Image.new("RGB", (layout.width, height), _GROUND)
     top = _MARGIN
-    for name, band in bands.items():
-        _write_header(sheet, top, name, len(band))
-        for place, i in enumerate(band):
+    for name, rows in bands.items():
+        _write_header(sheet, top, name, len(rows))
+        for place, i in enumerate(rows):
             corner = layout.corner(top, place)
             _paste(sheet, corner, images[i], tile)
-            if captions is not None:
-                _write_caption(sheet, corner, captions[i], tile)
-        top += layout.band_height(len(band))
+            _write_caption(sheet, corner, captions[i] if captions is not None else "", tile)
+        top += layout.band_height(len(rows))
     return sheet
 
 
@@ -123,7 +119,7 @@ def save_contact_sheet(
         raise DataError(f"{path}: cannot be written: {error.strerror or error}") from None
 
 
-def _check(images: Pixels, labels: Sequence[str], captions: Sequence[str] | None) -> None:
+def _check_images(images: Pixels, labels: Sequence[str], captions: Sequence[str] | None) -> None:
     if images.dtype != np.uint8 or images.ndim != 4 or images.shape[-1] != 3 or not images.size:
         raise DataError(
             f"contact sheet of {images.dtype} images of shape {images.shape}: expected uint8 of "
@@ -136,6 +132,14 @@ def _check(images: Pixels, labels: Sequence[str], captions: Sequence[str] | None
             )
 
 
+def _check_grid(columns: int, tile: int) -> None:
+    if columns < 1 or tile < _LEAST_TILE:
+        raise DataError(
+            f"contact sheet of {columns} columns of {tile} pixels: expected 1 column or more, "
+            f"of {_LEAST_TILE} pixels or more"
+        )
+
+
 def _font(size: int) -> ImageFont.FreeTypeFont | ImageFont.ImageFont:
     return ImageFont.load_default(size)
 
@@ -146,8 +150,7 @@ def _write_header(sheet: Image.Image, top: int, name: str, count: int) -> None:
     baseline = top + _HEADER - 10
     draw.text((_MARGIN, baseline), name, _INK, font, anchor="ls")
     right = _MARGIN + draw.textlength(f"{name}  ", font)
-    images = "image" if count == 1 else "images"
-    draw.text((right, baseline), f"{count:,} {images}", _FAINT_INK, font, anchor="ls")
+    draw.text((right, baseline), f"n = {count:,}", _FAINT_INK, font, anchor="ls")
 
 
 def _paste(sheet: Image.Image, corner: tuple[int, int], pixels: Pixels, tile: int) -> None:

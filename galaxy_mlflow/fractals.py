@@ -175,7 +175,9 @@ def _pixel_of(points: Floats, size: int) -> NDArray[np.intp]:
     """Return the flat index of each point's pixel in a frame that holds them all."""
     low, high = points.min(axis=0), points.max(axis=0)
     places = np.rint((points - low) / (high - low) * (size - 1)).astype(np.intp)
-    return places[:, 0] + size * places[:, 1]
+    column, row = places.T
+    flat: NDArray[np.intp] = row * size + column
+    return flat
 
 
 def _blur(image: Floats) -> Floats:

@@ -78,45 +78,70 @@ class View:
         return flat.rotate(self.position_angle * radians)
 
 
+@dataclass(frozen=True)
+class DiskGalaxy:
+    """A bulge in a disk: shares of bar (of the old disk) and young stars (of the whole disk)."""
+
+    bulge: Light
+    bar: float
+    young: float
+    arms: Floats  # map of the young stars
+    colours: tuple[float, float]  # g - r of the old and the young disk
+
+    def lights(self, rng: np.random.Generator) -> tuple[Light, ...]:
+        """Return the components, seen from a random direction."""
+        view, (red, blue) = _any_view(rng), self.colours
+        disk = 1 - self.bulge.share
+        old, young = disk * (1 - self.young), disk * self.young
+        return (
+            self.bulge,
+            _stars(view.disk(rng.uniform(1.05, 1.35)), old * (1 - self.bar), red),
+            _stars(view.tilt(_bar(rng)), old * self.bar, red + 0.04),
+            _stars(view.tilt(_mapped(self.arms)), young, blue),
+        )
+
+
 def elliptical(rng: np.random.Generator) -> Galaxy:
-    """Draw an elliptical: one red spheroid of Sersic index about 4, at times a trace of a disk."""
-    view, colour = _any_view(rng), rng.normal(0.77, 0.06)
-    disk = max(0.0, rng.normal(0.0, 0.08))
-    body = _spheroid(rng, index=rng.choice([3.0, 3.5, 4.0, 4.5, 5.0]), roundest=rng.uniform(0.4, 1))
-    lights = (_stars(body, 1 - disk, colour), _stars(view.disk(1.2), disk, colour))
-    return _reddened(Galaxy(lights, rng.normal(20.3, 0.4)), rng)
+    """Draw an elliptical: a red spheroid of Sersic index about 4, often with a trace of a disk."""
+    view, colour = _any_view(rng, least_cos_i=0.35), rng.normal(0.75, 0.06)
+    disk = min(abs(rng.normal(0, 0.25)), 0.5)
+    index, axis_ratio = rng.choice([2.5, 3.0, 3.5, 4.0, 4.5, 5.0]), rng.uniform(0.4, 1)
+    lights = (
+        _stars(_spheroid(rng, index, axis_ratio), 1 - disk, colour),
+        _stars(view.disk(rng.uniform(0.8, 1.5)), disk, colour - 0.03),
+    )
+    return _reddened(Galaxy(lights, rng.normal(20.4, 0.4)), rng)
 
 
 def lenticular(rng: np.random.Generator) -> Galaxy:
-    """Draw a lenticular: a bulge with 0.3 to 0.7 of the light in a smooth disk, at times a bar."""
-    view, colour = _any_view(rng), rng.normal(0.75, 0.06)
-    bulge = rng.uniform(0.3, 0.7)
-    bar = rng.uniform(0.05, 0.2) if rng.uniform() < 0.2 else 0.0
-    body = _spheroid(rng, index=rng.choice([3.0, 3.5, 4.0]), roundest=rng.uniform(0.65, 1))
-    lights = (
-        _stars(body.dilate(rng.uniform(0.35, 0.6)), bulge, colour),
-        _stars(view.disk(rng.uniform(1.2, 1.5)), (1 - bulge) * (1 - bar), colour - 0.05),
-        _stars(view.tilt(_bar(rng)), (1 - bulge) * bar, colour),
+    """Draw a lenticular: bulge and smooth disk of like light, at times a bar or faint arms."""
+    red = rng.normal(0.74, 0.06)
+    body = _spheroid(rng, rng.choice([2.5, 3.0, 3.5, 4.0, 4.5]), rng.uniform(0.6, 1))
+    parts = DiskGalaxy(
+        bulge=_stars(body.dilate(rng.uniform(0.5, 1.1)), rng.uniform(0.3, 0.7), red),
+        bar=rng.uniform(0.05, 0.2) if rng.uniform() < 0.2 else 0.0,
+        young=rng.uniform(0.03, 0.25) if rng.uniform() < 0.4 else 0.0,
+        arms=_spiral_arms(rng, stage=0.0),
+        colours=(red - 0.03, red - 0.15),
     )
-    return _reddened(Galaxy(lights, rng.normal(20.5, 0.4)), rng)
+    return _reddened(Galaxy(parts.lights(rng), rng.normal(20.5, 0.4)), rng)
 
 
 def spiral(rng: np.random.Generator) -> Galaxy:
     """Draw a spiral between Sa (large bulge, tight faint arms) and Sd (small bulge, open arms)."""
-    stage, view = rng.uniform(), _any_view(rng)
-    bulge = (0.4 - 0.34 * stage) * rng.uniform(0.6, 1.2)
-    young = float(np.clip((0.3 + 0.25 * stage) * rng.lognormal(0, 0.4), 0.05, 0.75))
-    bar = rng.uniform(0.1, 0.3) if rng.uniform() < 0.35 else 0.0
-    body = _spheroid(rng, index=rng.choice([1.5, 2.0, 3.0]), roundest=rng.uniform(0.65, 1))
-    red, blue = rng.normal(0.7 - 0.1 * stage, 0.06), rng.normal(0.36 - 0.12 * stage, 0.05)
-    arms = _knotted(_spiral_arms(rng, stage), rng, int(4 + 30 * stage), 0.05 + 0.2 * stage)
-    lights = (
-        _stars(body.dilate(rng.uniform(0.2, 0.4)), bulge, red + 0.06),
-        _stars(view.disk(1.1), (1 - bulge) * (1 - young) * (1 - bar), red - 0.08),
-        _stars(view.tilt(_bar(rng)), (1 - bulge) * (1 - young) * bar, red),
-        _stars(view.tilt(_mapped(arms)), (1 - bulge) * young, blue),
+    stage = rng.uniform()
+    red, blue = rng.normal(0.7 - 0.1 * stage, 0.06), rng.normal(0.48 - 0.24 * stage, 0.06)
+    body = _spheroid(rng, rng.choice([1.5, 2.0, 3.0]), rng.uniform(0.65, 1))
+    bulge = (0.45 - 0.39 * stage) * rng.uniform(0.6, 1.3)
+    arms = _spiral_arms(rng, stage)
+    parts = DiskGalaxy(
+        bulge=_stars(body.dilate(rng.uniform(0.2, 0.5)), bulge, red + 0.06),
+        bar=rng.uniform(0.1, 0.3) if rng.uniform() < 0.35 else 0.0,
+        young=float(np.clip((0.18 + 0.35 * stage) * rng.lognormal(0, 0.6), 0.03, 0.75)),
+        arms=_knotted(arms, rng, int(5 + 35 * stage), 0.05 + 0.35 * stage),
+        colours=(red - 0.06, blue),
     )
-    return _reddened(Galaxy(lights, rng.normal(21.0, 0.4)), rng)
+    return _reddened(Galaxy(parts.lights(rng), rng.normal(20.9, 0.4)), rng)
 
 
 def irr_misc(rng: np.random.Generator) -> Galaxy:
@@ -131,15 +156,18 @@ MAKERS: Final[dict[str, Maker]] = {
 
 
 def _irregular(rng: np.random.Generator) -> Galaxy:
-    """Return 20 to 80 star-forming knots on a blue disk whose centre is off."""
-    view, young = _any_view(rng, least_cos_i=0.35), rng.uniform(0.35, 0.7)
-    knots = _knotted(_lumps(rng), rng, rng.integers(20, 81), rng.uniform(0.3, 0.7))
+    """Return 20 to 80 star-forming knots on a blue disk off its centre, at times with arms."""
+    view, young = _any_view(rng, least_cos_i=0.35), rng.uniform(0.25, 0.7)
+    order = rng.uniform(0.2, 0.8) if rng.uniform() < 0.5 else 0.0  # Magellanic spirals have some
+    lumps, arms = _lumps(rng), _spiral_arms(rng, 1.0)
+    density = (1 - order) * lumps / lumps.sum() + order * arms / arms.sum()
+    knots = _knotted(density, rng, int(rng.integers(20, 81)), rng.uniform(0.15, 0.7))
     blue = rng.normal(0.3, 0.07)
     lights = (
-        _stars(view.disk(1.1).shift(*rng.normal(0, 0.2, 2)), 1 - young, blue + 0.15),
+        _stars(view.disk(1.1).shift(*rng.normal(0, 0.15, 2)), 1 - young, blue + 0.15),
         _stars(view.tilt(_mapped(knots)), young, blue),
     )
-    return _reddened(Galaxy(lights, rng.normal(21.5, 0.4)), rng)
+    return _reddened(Galaxy(lights, rng.normal(21.4, 0.4)), rng)
 
 
 def _merger(rng: np.random.Generator) -> Galaxy:
@@ -159,7 +187,7 @@ def _moved(light: Light, shift: Floats, scale: float, share: float) -> Light:
 
 def _reddened(galaxy: Galaxy, rng: np.random.Generator) -> Galaxy:
     """Redden a whole galaxy, as redshift and dust do, and leave out components of no light."""
-    excess = rng.gamma(2.0, 0.04)
+    excess = rng.gamma(2.0, 0.05)
     lights = tuple(
         replace(light, g_r=light.g_r + excess, r_i=light.r_i + 0.3 * excess)
         for light in galaxy.lights
@@ -178,12 +206,12 @@ def _any_view(rng: np.random.Generator, least_cos_i: float = 0.1) -> View:
     return View(rng.uniform(least_cos_i, 1), rng.uniform(0, np.pi))
 
 
-def _spheroid(rng: np.random.Generator, index: float, roundest: float) -> GSObject:
+def _spheroid(rng: np.random.Generator, index: float, axis_ratio: float) -> GSObject:
     """Return an elliptical Sersic (1963) profile of half-light radius 1 in a random direction."""
     from galsim import Sersic, radians
 
     body = Sersic(index, half_light_radius=1.0, trunc=_EDGE)
-    return body.shear(q=roundest, beta=rng.uniform(0, np.pi) * radians)
+    return body.shear(q=axis_ratio, beta=rng.uniform(0, np.pi) * radians)
 
 
 def _bar(rng: np.random.Generator) -> GSObject:
@@ -215,19 +243,21 @@ def _spiral_arms(rng: np.random.Generator, stage: float) -> Floats:
     """Return logarithmic arms, two as a rule, on an exponential disk without its centre."""
     x, y = np.meshgrid(_map_axis(), _map_axis())
     radius, angle = np.hypot(x, y), np.arctan2(y, x)
-    arms = rng.choice([2, 2, 2, 3, 4])
+    number = rng.choice([2, 2, 2, 3, 4])
     pitch = np.radians(rng.uniform(9, 16) + 12 * stage) * rng.choice([-1, 1])
-    phase = arms * (angle - np.log(radius) / np.tan(pitch)) + rng.uniform(0, 2 * np.pi)
+    phase = number * (angle - np.log(radius) / np.tan(pitch)) + rng.uniform(0, 2 * np.pi)
     ridge = np.exp(rng.uniform(1.0, 2.5) * (np.cos(phase) - 1))
     hole = 1 - np.exp(-((radius / 0.45) ** 2))
-    return _exponential(radius, 1.35) * hole * ridge
+    lopsided = 1 + rng.uniform(0, 0.3 + 0.5 * stage) * np.cos(angle - rng.uniform(0, 2 * np.pi))
+    arms: Floats = _exponential(radius, 1.35) * hole * ridge * lopsided
+    return arms
 
 
 def _lumps(rng: np.random.Generator) -> Floats:
     """Return two to five blue disks of their own size about a common centre."""
-    density = np.zeros((_MAP_CELLS, _MAP_CELLS))
+    density, spread = np.zeros((_MAP_CELLS, _MAP_CELLS)), rng.uniform(0.1, 0.6)
     for _ in range(rng.integers(2, 6)):
-        dx, dy = rng.normal(0, 0.5, 2)
+        dx, dy = rng.normal(0, spread, 2)
         x, y = np.meshgrid(_map_axis() - dx, _map_axis() - dy)
         density += rng.uniform(0.2, 1) * _exponential(np.hypot(x, y), rng.uniform(0.3, 0.8))
     return density
@@ -244,4 +274,5 @@ def _knotted(density: Floats, rng: np.random.Generator, knots: int, share: float
         for k in (row, column)
     )
     blobs = np.einsum("k,ky,kx->yx", flux / width**2, across, along, optimize=True)
-    return (1 - share) * density / density.sum() + share * blobs / blobs.sum()
+    mixed: Floats = (1 - share) * density / density.sum() + share * blobs / blobs.sum()
+    return mixed

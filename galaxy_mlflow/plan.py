@@ -9,8 +9,9 @@ from dataclasses import dataclass
 from galaxy_mlflow import schema
 from galaxy_mlflow.config import Study
 from galaxy_mlflow.errors import ConfigError, did_you_mean
+from galaxy_mlflow.runs import RunRecord, refuse_conflict
 from galaxy_mlflow.schema import JobId
-from galaxy_mlflow.tracking import MlflowStore, RunRecord, refuse_conflict
+from galaxy_mlflow.tracking import MlflowStore
 
 MISSING = "missing"
 

@@ -44,7 +44,14 @@ FAILED: Final = "failed"
 HASH_TAGS: Final = (CONFIG_HASH, DATA_HASH, TRAIN_HASH, TEST_HASH, INIT_HASH)
 IDENTITY_TAGS: Final = (STUDY, SPLIT, ARM)
 
+# Parameters: every setting of the arm (config.Study.arm_params), and
+THREADS: Final = "threads"
+"""Processor threads of the job: with them a run repeats bit for bit."""
+
 # Metrics: one value an epoch
+TRAIN_LOSS: Final = "train_loss"
+TEST_LOSS: Final = "test_loss"
+TEST_ACCURACY: Final = "test_accuracy"
 LEARNING_RATE: Final = "learning_rate"
 EPOCH_SECONDS: Final = "epoch_seconds"
 IMAGES_PER_SECOND: Final = "images_per_second"

@@ -22,6 +22,8 @@ from galaxy_mlflow.morphology import MAKERS, Floats, Galaxy, Light
 if TYPE_CHECKING:
     from galsim import GSObject
 
+Pixels = NDArray[np.uint8]
+
 VERSION: Final = 1
 """Version of the drawing; raise it with any change that alters a pixel."""
 
@@ -108,7 +110,7 @@ def simulated_labels(n: int, fractions: Mapping[str, float], seed: int) -> tuple
     return tuple(np.random.default_rng(seed).permutation(names).tolist())
 
 
-def simulate_galaxy(label: str, seed: int, index: int, size: int) -> NDArray[np.uint8]:
+def simulate_galaxy(label: str, seed: int, index: int, size: int) -> Pixels:
     """Draw galaxy number `index` of the simulation `seed`, in the class `label`.
 
     The same arguments give the same pixels in every process. `size` sets the sampling alone: the
@@ -170,7 +172,7 @@ def _expose(galaxy: Galaxy, rng: np.random.Generator) -> Exposure:
     """Draw an apparent magnitude; with the surface brightness it sets the size on the sky."""
     magnitude = max(_FAINTEST - rng.exponential(0.8), _BRIGHTEST)
     radius = 10 ** (0.2 * (galaxy.surface_brightness - magnitude)) / np.sqrt(2 * np.pi)
-    field = _FIELD * rng.lognormal(0, 0.1)
+    field = _FIELD * rng.lognormal(0, 0.15)
     side = int(np.clip(round(field * radius / _CAMERA_PIXEL), *_STAMP))
     pixel = field / side
     seeing = rng.lognormal(np.log(_SEEING), 0.12) / _CAMERA_PIXEL * pixel
@@ -206,9 +208,8 @@ def _anywhere(exposure: Exposure, rng: np.random.Generator) -> Floats:
 
 def _with_noise(bands: Floats, rng: np.random.Generator) -> Floats:
     """Add the Poisson noise of object and sky."""
-    from galsim import BaseDeviate
+    from galsim import BaseDeviate, PoissonNoise
     from galsim import Image as Stamp
-    from galsim import PoissonNoise
 
     deviate = BaseDeviate(int(rng.integers(1, 2**31)))
     for band, gain, sky in zip(bands, _ELECTRONS, _SKY, strict=True):
@@ -218,7 +219,7 @@ def _with_noise(bands: Floats, rng: np.random.Generator) -> Floats:
     return bands
 
 
-def _colour_picture(bands: Floats) -> NDArray[np.uint8]:
+def _colour_picture(bands: Floats) -> Pixels:
     """Return R, G, B (side, side, 3) from i, r, g: hue kept, intensity by an inverse sinh.
 
     Lupton et al. (2004), PASP 116, 133, equation 2.
@@ -227,4 +228,5 @@ def _colour_picture(bands: Floats) -> NDArray[np.uint8]:
     intensity = np.maximum(weighted.mean(axis=0), 1e-9)
     stretched = weighted * (np.arcsinh(_SOFTENING * intensity) / intensity * _GAIN)
     stretched /= np.maximum(stretched.max(axis=0), 1)  # saturated pixels keep their hue
-    return np.rint(255 * stretched[::-1]).astype(np.uint8).transpose(1, 2, 0)
+    rgb: Pixels = np.rint(255 * stretched[::-1]).astype(np.uint8).transpose(1, 2, 0)
+    return rgb

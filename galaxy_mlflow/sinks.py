@@ -11,9 +11,10 @@ from typing import Protocol
 
 from galaxy_mlflow import schema
 from galaxy_mlflow.errors import GalaxyError, ServerError, ServerRefusedError
+from galaxy_mlflow.runs import RunRecord
 from galaxy_mlflow.schema import JobId
 from galaxy_mlflow.spool import Event, Kind, RunStart, Spool
-from galaxy_mlflow.tracking import MlflowStore, RunRecord
+from galaxy_mlflow.tracking import MlflowStore
 
 _FIRST_PAUSE = 1.0  # seconds between tries while the server is away, doubled each time
 _LONGEST_PAUSE = 30.0

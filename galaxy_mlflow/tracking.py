@@ -12,20 +12,15 @@ import logging
 import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 from galaxy_mlflow import schema
-from galaxy_mlflow.errors import (
-    ClaimLostError,
-    IdentityConflictError,
-    ServerError,
-    ServerRefusedError,
-)
+from galaxy_mlflow.errors import ClaimLostError, ServerError, ServerRefusedError
 from galaxy_mlflow.files import link_or_copy, sha256_of
 from galaxy_mlflow.home import Home
+from galaxy_mlflow.runs import RunRecord, refuse_conflict
 from galaxy_mlflow.schema import JobId
 from galaxy_mlflow.spool import Event, RunStart
 
@@ -48,16 +43,9 @@ _PARAMS_A_CALL = 100
 _PAGE = 1000
 
 
-@dataclass(frozen=True)
-class RunRecord:
-    """A run as the server knows it."""
-
-    run_id: str
-    job: JobId
-    status: str
-    tags: dict[str, str]
-    params: dict[str, str]
-    metrics: dict[str, float]
+def default_tracking_uri() -> str:
+    """Return `$MLFLOW_TRACKING_URI`, or the database of the default store."""
+    return Home.default().tracking_uri
 
 
 class MlflowStore:
@@ -154,7 +142,7 @@ class MlflowStore:
     def last_epoch(self, run_id: str) -> int:
         """Return the last epoch on the server; -1 for none."""
         with self._talking() as client:
-            history = client.get_metric_history(run_id, "train_loss")
+            history = client.get_metric_history(run_id, schema.TRAIN_LOSS)
         return max((metric.step for metric in history), default=-1)
 
     def send_epoch(self, run_id: str, event: Event) -> None:
@@ -281,34 +269,6 @@ def _be_brief() -> None:
         os.environ.setdefault(name, value)
     for name in ("urllib3.connectionpool", "alembic"):
         logging.getLogger(name).setLevel(logging.ERROR)
-
-
-def refuse_conflict(run: RunRecord, tags: Mapping[str, str], params: Mapping[str, str]) -> None:
-    """Refuse to go on with a run that was made with other settings or other data.
-
-    Raises
-    ------
-    IdentityConflictError
-        config_hash or data_hash differ; the message shows each setting that does.
-    """
-    hashes = (schema.CONFIG_HASH, schema.DATA_HASH)
-    if all(run.tags.get(tag) == tags[tag] for tag in hashes):
-        return
-    differences = [
-        f"  {key}: {run.params.get(key, '(not set)')} there, {value} now"
-        for key, value in sorted(params.items())
-        if run.params.get(key) != value and key != THREADS
-    ]
-    if run.tags.get(schema.DATA_HASH) != tags[schema.DATA_HASH]:
-        differences.append("  the data: other images, labels or ids than there")
-    raise IdentityConflictError(
-        f"study {run.job.study!r}, {run.job.run_name}: the run on the server is another one:\n"
-        + "\n".join(differences)
-        + "\nGive the study a new name (--set name=...), or replace those runs with --replace."
-    )
-
-
-THREADS = "threads"
 
 
 def _find_or_create(client: MlflowClient, study: str, artifacts: str | None) -> str:

@@ -25,7 +25,7 @@ from galaxy_mlflow.schema import JobId
 from galaxy_mlflow.sinks import MlflowSink
 from galaxy_mlflow.splits import Split
 from galaxy_mlflow.spool import RunStart, Spool
-from galaxy_mlflow.tracking import THREADS, MlflowStore
+from galaxy_mlflow.tracking import MlflowStore
 from galaxy_mlflow.train import EpochRecord, Trainer, make_deterministic
 
 WAITING = "waiting"
@@ -129,7 +129,7 @@ class _Worker:
     def _train(self) -> None:
         for record in self.trainer.epochs():
             self._keep(record)
-            accuracy = record.metrics["test_accuracy"]
+            accuracy = record.metrics[schema.TEST_ACCURACY]
             self.report(JobEvent(self.spec.job, record.epoch, accuracy))
         self._finish()
 
@@ -232,7 +232,7 @@ class _Worker:
     def _threads(self) -> int:
         """Return the threads this run began with: another number would change its bits."""
         run = self.sink.run
-        return int(run.params.get(THREADS, self.spec.threads)) if run else self.spec.threads
+        return int(run.params.get(schema.THREADS, self.spec.threads)) if run else self.spec.threads
 
     def _start(self) -> RunStart:
         spec, study = self.spec, self.spec.study
@@ -255,7 +255,7 @@ class _Worker:
             schema.NOTE: study.question,
             schema.SKIPPED: "; ".join(str(item) for item in spec.data.skipped)[:5000],
         }
-        params = {**study.arm_params(spec.arm), THREADS: str(spec.threads)}
+        params = {**study.arm_params(spec.arm), schema.THREADS: str(spec.threads)}
         return RunStart(spec.job, {key: value for key, value in tags.items() if value}, params)
 
     def _say(self, message: str) -> None:

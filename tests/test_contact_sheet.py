@@ -20,7 +20,7 @@ COLUMNS, TILE = 3, 24
 
 def plain_images(n: int, height: int = 10, width: int = 10) -> Pixels:
     """Return images of one colour each, all different, none of them a colour of the sheet."""
-    colours = np.array([(200, 20 * i, 100) for i in range(n)], dtype=np.uint8)
+    colours = np.array([(200, 20 * i, 100) for i in range(n)], dtype=np.uint8).reshape(n, 3)
     return np.broadcast_to(colours[:, None, None], (n, height, width, 3)).copy()
 
 

@@ -49,13 +49,6 @@ def asymmetry(images: Pixels) -> float:
     return float(np.median(change / light.sum(axis=(1, 2))))
 
 
-def concentration(images: Pixels) -> float:
-    """Return the median share of the light in the middle sixteenth of the area."""
-    light = images.mean(axis=-1)
-    core = light[:, 3 * SIZE // 8 : 5 * SIZE // 8, 3 * SIZE // 8 : 5 * SIZE // 8]
-    return float(np.median(core.sum(axis=(1, 2)) / light.sum(axis=(1, 2))))
-
-
 @pytest.mark.parametrize("label", CLASSES)
 def test_the_same_arguments_give_the_same_bytes(label: str) -> None:
     first, again = (simulate_galaxy(label, 3, 5, 40) for _ in range(2))
@@ -116,13 +109,10 @@ def test_the_sky_is_noisy(samples: dict[str, Pixels]) -> None:
     assert np.median(corners.std(axis=(1, 2, 3))) > 1
 
 
-def test_ellipticals_are_redder_than_spirals_and_spirals_than_irregulars(
-    samples: dict[str, Pixels],
-) -> None:
+def test_early_types_are_redder_than_spirals_and_irregulars(samples: dict[str, Pixels]) -> None:
     red = {label: redness(images) for label, images in samples.items()}
-    assert red["elliptical"] > 1.15 * red["spiral"]
-    assert red["spiral"] > 1.05 * red["irr_misc"]
-    assert red["lenticular"] > 1.15 * red["spiral"]
+    early, late = CLASSES[:2], CLASSES[2:]
+    assert min(red[label] for label in early) > 1.2 * max(red[label] for label in late)
 
 
 def test_asymmetry_grows_from_smooth_galaxies_to_spirals_to_irregulars(
@@ -130,10 +120,6 @@ def test_asymmetry_grows_from_smooth_galaxies_to_spirals_to_irregulars(
 ) -> None:
     uneven = {label: asymmetry(images) for label, images in samples.items()}
     assert max(uneven["elliptical"], uneven["lenticular"]) < uneven["spiral"] < uneven["irr_misc"]
-
-
-def test_light_is_more_concentrated_in_galaxies_with_bulges(samples: dict[str, Pixels]) -> None:
-    assert concentration(samples["lenticular"]) > 1.1 * concentration(samples["irr_misc"])
 
 
 @pytest.mark.parametrize("label", CLASSES)

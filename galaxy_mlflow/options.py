@@ -1,0 +1,60 @@
+"""What the commands share: their options, the console, and how a study is named."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from rich.console import Console
+
+if TYPE_CHECKING:
+    from galaxy_mlflow.config import Study
+    from galaxy_mlflow.plan import Selection
+
+console = Console()
+errors = Console(stderr=True)
+
+StudyArgument = Annotated[str, typer.Argument(help="A study file, or the name of a study.")]
+SetOption = Annotated[
+    list[str] | None,
+    typer.Option("--set", metavar="KEY=VALUE", help="Override one setting; may be repeated."),
+]
+SplitsOption = Annotated[
+    str | None, typer.Option(metavar="0-4,7", help="Only these splits, both ends included.")
+]
+ArmsOption = Annotated[str | None, typer.Option(metavar="A,B", help="Only these arms.")]
+SkipBadOption = Annotated[
+    bool, typer.Option("--skip-bad", help="Go on without images that cannot be used.")
+]
+JobsOption = Annotated[int, typer.Option(min=1, help="Runs trained at once, each in a process.")]
+ThreadsOption = Annotated[
+    int | None, typer.Option(min=1, help="Processor threads a run; default: cores shared out.")
+]
+DeviceOption = Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")]
+RetryOption = Annotated[bool, typer.Option("--retry-failed", help="Also run failed runs again.")]
+ReplaceOption = Annotated[
+    bool, typer.Option("--replace", help="Delete runs of other settings or data, and run anew.")
+]
+UnfinishedOption = Annotated[
+    bool, typer.Option("--allow-unfinished", help="Leave out splits without two finished runs.")
+]
+MetricOption = Annotated[
+    str | None, typer.Option(help="The metric; default: test accuracy at the selected epoch.")
+]
+FormatOption = Annotated[str, typer.Option("--format", help="text, markdown, latex, html or json.")]
+
+
+def say(text: str) -> None:
+    """Print text as it is, lines unbroken."""
+    console.print(text, markup=False, highlight=False, soft_wrap=True)
+
+
+def read_study(
+    study: str, override: list[str] | None, splits: str | None, arms: str | None
+) -> tuple[Study, Selection]:
+    """Read a study file with its overrides, and the part of it that is wanted."""
+    from galaxy_mlflow.plan import select
+    from galaxy_mlflow.study_file import load_study_file
+
+    settings = load_study_file(study, override or [])
+    return settings, select(settings, splits, arms)
