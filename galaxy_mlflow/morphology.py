@@ -120,7 +120,7 @@ def lenticular(rng: np.random.Generator) -> Galaxy:
     parts = DiskGalaxy(
         bulge=_stars(body.dilate(rng.uniform(0.5, 1.1)), rng.uniform(0.3, 0.7), red),
         bar=rng.uniform(0.05, 0.2) if rng.uniform() < 0.2 else 0.0,
-        young=rng.uniform(0.03, 0.25) if rng.uniform() < 0.4 else 0.0,
+        young=rng.uniform(0.02, 0.12) if rng.uniform() < 0.3 else 0.0,
         arms=_spiral_arms(rng, stage=0.0),
         colours=(red - 0.03, red - 0.15),
     )
@@ -130,16 +130,16 @@ def lenticular(rng: np.random.Generator) -> Galaxy:
 def spiral(rng: np.random.Generator) -> Galaxy:
     """Draw a spiral between Sa (large bulge, tight faint arms) and Sd (small bulge, open arms)."""
     stage = rng.uniform()
-    red, blue = rng.normal(0.7 - 0.1 * stage, 0.06), rng.normal(0.48 - 0.24 * stage, 0.06)
-    body = _spheroid(rng, rng.choice([1.5, 2.0, 3.0]), rng.uniform(0.65, 1))
+    red, blue = rng.normal(0.7 - 0.1 * stage, 0.06), rng.normal(0.54 - 0.3 * stage, 0.06)
+    body = _spheroid(rng, rng.choice([1.5, 2.0, 3.0, 3.5]), rng.uniform(0.65, 1))
     bulge = (0.45 - 0.39 * stage) * rng.uniform(0.6, 1.3)
     arms = _spiral_arms(rng, stage)
     parts = DiskGalaxy(
-        bulge=_stars(body.dilate(rng.uniform(0.2, 0.5)), bulge, red + 0.06),
+        bulge=_stars(body.dilate(rng.uniform(0.2, 0.5) + 0.3 * (1 - stage)), bulge, red + 0.04),
         bar=rng.uniform(0.1, 0.3) if rng.uniform() < 0.35 else 0.0,
-        young=float(np.clip((0.18 + 0.35 * stage) * rng.lognormal(0, 0.6), 0.03, 0.75)),
+        young=float(np.clip((0.12 + 0.42 * stage) * rng.lognormal(0, 0.6), 0.03, 0.75)),
         arms=_knotted(arms, rng, int(5 + 35 * stage), 0.05 + 0.35 * stage),
-        colours=(red - 0.06, blue),
+        colours=(red - 0.04, blue),
     )
     return _reddened(Galaxy(parts.lights(rng), rng.normal(20.9, 0.4)), rng)
 

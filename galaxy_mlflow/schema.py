@@ -37,6 +37,13 @@ QUESTION: Final = "galaxy.question"
 RUN_NAME: Final = "mlflow.runName"
 NOTE: Final = "mlflow.note.content"
 
+SOURCE: Final = {"mlflow.source.name": "galaxy-mlflow run", "mlflow.source.type": "LOCAL"}
+EXPERIMENT_TAGS: Final = {
+    "mlflow.experimentKind": "custom_model_development",  # the UI opens on runs, not on GenAI
+    "mlflow.experiment.primaryMetric.name": "test_accuracy",
+    "mlflow.experiment.primaryMetric.greaterIsBetter": "True",
+}
+
 RUNNING: Final = "running"
 FINISHED: Final = "finished"
 FAILED: Final = "failed"

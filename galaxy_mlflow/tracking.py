@@ -277,7 +277,7 @@ def _find_or_create(client: MlflowClient, study: str, artifacts: str | None) -> 
     experiment = client.get_experiment_by_name(study)
     if experiment is None:
         try:
-            return str(client.create_experiment(study, artifact_location=artifacts))
+            return str(client.create_experiment(study, artifacts, schema.EXPERIMENT_TAGS))
         except MlflowException:
             experiment = client.get_experiment_by_name(study)
             if experiment is None:

@@ -238,6 +238,7 @@ class _Worker:
         spec, study = self.spec, self.spec.study
         tags = {
             **spec.job.tags(),
+            **schema.SOURCE,
             schema.PROTOCOL: study.protocol,
             schema.LABELS: study.data.labels,
             schema.CONFIG_HASH: study.config_hash(spec.arm),

@@ -61,7 +61,9 @@ def home(database_home: Home, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
 
 
 @pytest.fixture(params=["database", "server"])
-def store(request: pytest.FixtureRequest, home: Home, monkeypatch: pytest.MonkeyPatch) -> MlflowStore:
+def store(
+    request: pytest.FixtureRequest, home: Home, monkeypatch: pytest.MonkeyPatch
+) -> MlflowStore:
     """Each kind of store in turn, as the commands find it."""
     if request.param == "server":
         monkeypatch.setenv("MLFLOW_TRACKING_URI", request.getfixturevalue("server_uri"))
@@ -308,7 +310,18 @@ def test_an_epoch_of_the_papers_recipe_gives_the_contract_and_a_checkpoint(
 
 
 def test_every_command_is_in_the_help_with_an_example(call: Call) -> None:
-    wanted = "demo server data plan run status compare report sync doctor".split()
+    wanted = [
+        "demo",
+        "server",
+        "data",
+        "plan",
+        "run",
+        "status",
+        "compare",
+        "report",
+        "sync",
+        "doctor",
+    ]
     listed = call("--help").out
     for command in wanted:
         assert command in listed

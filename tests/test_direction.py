@@ -11,15 +11,17 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parent.parent
-PACKAGE = """
+PACKAGE = tuple(
+    """
     errors files schema config study_file metrics splits morphology simulate fractals pictures
     listings nair_abraham catalog blocks image_store cache contact_sheet augment models pretrain
     checkpoints energy job optimize train home spool runs tracking sinks plan prepare estimate
     worker engine display runner doctor options cli_data cli
-""".split()
-ANALYSIS = """
-    stats study query pairs curves wording sheet findings compare tables figures report
-""".split()
+    """.split()
+)
+ANALYSIS = tuple(
+    "stats study query pairs curves wording sheet findings compare tables figures report".split()
+)
 MAY_IMPORT_MLFLOW = {"galaxy_mlflow/tracking.py", "galaxy_mlflow/registry.py", "analysis/query.py"}
 ANALYSIS_MAY_USE = {"errors", "schema", "metrics", "splits", "tracking"}
 

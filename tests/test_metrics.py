@@ -31,9 +31,7 @@ def test_every_score_agrees_with_scikit_learn(pairs: list[tuple[int, int]]) -> N
     assert found["mcc"] == pytest.approx(sk.matthews_corrcoef(true, predicted), abs=1e-12)
     kappa = sk.cohen_kappa_score(true, predicted, replace_undefined_by=0.0)
     assert found["kappa"] == pytest.approx(kappa, abs=1e-12)
-    each = sk.precision_recall_fscore_support(
-        true, predicted, labels=range(4), zero_division=0
-    )
+    each = sk.precision_recall_fscore_support(true, predicted, labels=range(4), zero_division=0)
     for score, values in zip(("precision", "recall", "f1"), each[:3], strict=True):
         assert [found[f"{score}_{name}"] for name in CLASSES] == pytest.approx(values.tolist())
 

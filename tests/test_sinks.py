@@ -24,7 +24,12 @@ PATIENCE = 30.0
 
 def start_of(study: str, **tags: str) -> RunStart:
     job = JobId(study, 4, "scratch")
-    hashes = {schema.CONFIG_HASH: "c", schema.DATA_HASH: "d", schema.ATTEMPT: "1", schema.STATUS: "running"}
+    hashes = {
+        schema.CONFIG_HASH: "c",
+        schema.DATA_HASH: "d",
+        schema.ATTEMPT: "1",
+        schema.STATUS: "running",
+    }
     return RunStart(job, {**job.tags(), **hashes, **tags}, {"epochs": "3", "threads": "1"})
 
 

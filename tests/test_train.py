@@ -141,8 +141,7 @@ def test_test_images_are_drawn_at_random_only_in_the_papers_protocol(tmp_path: P
     for protocol, random in (("paper", True), ("honest", False)):
         study, data = load(tmp_path, f"protocol={protocol}", "arm.one.learning_rate=1e-30")
         losses = {
-            record.metrics["test_loss"]
-            for record in Trainer(job_of(study, data, "one")).epochs()
+            record.metrics["test_loss"] for record in Trainer(job_of(study, data, "one")).epochs()
         }
         still = study.model_copy(
             update={"arm": {"one": study.arm["one"].model_copy(update={"freeze": "features"})}}
