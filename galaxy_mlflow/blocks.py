@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 import multiprocessing
-import os
-import signal
-import threading
 import zlib
 from collections import Counter
-from collections.abc import Callable, Generator, Iterator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
-from contextlib import closing, contextmanager
+from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
@@ -20,6 +17,7 @@ import numpy as np
 
 from galaxy_mlflow.errors import DataError
 from galaxy_mlflow.pictures import Decoded, Picture, fingerprint_of
+from galaxy_mlflow.processes import available_cores, ctrl_c_held_back, watch_parent
 
 Progress = Callable[[int, int], None]
 """Called with (pictures done, pictures in all)."""
@@ -71,7 +69,7 @@ def render_blocks(
         A worker process died.
     """
     total = sum(len(block.pictures) for block in blocks)
-    workers = min(workers or _cpus(), len(blocks))
+    workers = min(workers or available_cores(), len(blocks))
     alone = workers < 2 or total <= _IN_PROCESS or multiprocessing.current_process().daemon
     reports, done = [], 0
     with closing(_here(blocks) if alone else _in_processes(blocks, workers)) as coming:
@@ -127,10 +125,10 @@ def _here(blocks: Sequence[Block]) -> Generator[BlockReport, None, None]:
 def _in_processes(blocks: Sequence[Block], workers: int) -> Generator[BlockReport, None, None]:
     """Yield reports as blocks are done; leaving early waits for blocks under way, no others."""
     pool = ProcessPoolExecutor(
-        workers, mp_context=multiprocessing.get_context("spawn"), initializer=_watch_parent
+        workers, mp_context=multiprocessing.get_context("spawn"), initializer=watch_parent
     )
     try:
-        with _ctrl_c_held_back():
+        with ctrl_c_held_back():
             futures = [pool.submit(render_block, block) for block in blocks]
         for future in as_completed(futures):
             yield future.result()
@@ -142,34 +140,3 @@ def _in_processes(blocks: Sequence[Block], workers: int) -> Generator[BlockRepor
         ) from None
     finally:
         pool.shutdown(wait=True, cancel_futures=True)
-
-
-@contextmanager
-def _ctrl_c_held_back() -> Iterator[None]:
-    """Start processes that Ctrl-C does not reach, from their birth on: they inherit the mask.
-
-    It reaches this process, at the end of this context, and then ends the pool.
-    """
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
-    try:
-        yield
-    finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
-
-
-def _watch_parent() -> None:
-    threading.Thread(target=_die_with_parent, daemon=True).start()
-
-
-def _die_with_parent() -> None:
-    """Leave when the parent was killed: a pool's worker would wait for work for ever."""
-    parent = multiprocessing.parent_process()
-    if parent is not None:
-        parent.join()
-        os._exit(1)
-
-
-def _cpus() -> int:
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from galaxy_mlflow.errors import ServerError
 from galaxy_mlflow.home import URI_VARIABLE, Home
-from galaxy_mlflow.prepare import available_cores
+from galaxy_mlflow.processes import available_cores
 from galaxy_mlflow.spool import spools_under
 from galaxy_mlflow.tracking import MlflowStore
 

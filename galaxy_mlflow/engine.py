@@ -9,13 +9,14 @@ from __future__ import annotations
 import os
 import signal
 from collections import deque
-from collections.abc import Callable, Generator, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Generator, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from multiprocessing import get_context
 from multiprocessing.connection import Connection, wait
 from multiprocessing.context import SpawnProcess
 
+from galaxy_mlflow.processes import ctrl_c_held_back, hear_ctrl_c, watch_parent
 from galaxy_mlflow.worker import STOPPED, JobEvent, JobResult, JobSpec, Report, run_job
 
 TRIES = 3
@@ -64,7 +65,7 @@ class _Worker:
         context = get_context("spawn")
         self.pipe, theirs = context.Pipe()
         self.process = context.Process(target=_serve, args=(theirs,), daemon=True)
-        with _deaf_to_interrupts():  # until the child has loaded, Ctrl-C is its parent's business
+        with ctrl_c_held_back():  # until the child has loaded, Ctrl-C is its parent's business
             self.process.start()
         theirs.close()
 
@@ -125,19 +126,17 @@ def _after_death(worker: _Worker, tries: dict[str, int], report: Report) -> JobE
     return JobEvent(spec.job, message=f"{name}: its process died; trying again")
 
 
-@contextmanager
-def _deaf_to_interrupts() -> Iterator[None]:
-    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGINT, before)
-
-
 def _serve(pipe: Connection) -> None:
     """Train jobs from a pipe until it closes; the body of a worker process."""
-    signal.signal(signal.SIGINT, signal.default_int_handler)
-    report: Callable[[JobEvent], None] = pipe.send
+    hear_ctrl_c()
+    watch_parent()  # a run may end at any moment: it resumes
+
+    def report(event: JobEvent) -> None:
+        try:
+            pipe.send(event)
+        except OSError:  # nobody listens any more
+            raise KeyboardInterrupt from None
+
     try:
         while True:
             spec = pipe.recv()

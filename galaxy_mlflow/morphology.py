@@ -130,14 +130,14 @@ def lenticular(rng: np.random.Generator) -> Galaxy:
 def spiral(rng: np.random.Generator) -> Galaxy:
     """Draw a spiral between Sa (large bulge, tight faint arms) and Sd (small bulge, open arms)."""
     stage = rng.uniform()
-    red, blue = rng.normal(0.7 - 0.1 * stage, 0.06), rng.normal(0.54 - 0.3 * stage, 0.06)
+    red, blue = rng.normal(0.7 - 0.1 * stage, 0.06), rng.normal(0.51 - 0.27 * stage, 0.06)
     body = _spheroid(rng, rng.choice([1.5, 2.0, 3.0, 3.5]), rng.uniform(0.65, 1))
     bulge = (0.45 - 0.39 * stage) * rng.uniform(0.6, 1.3)
     arms = _spiral_arms(rng, stage)
     parts = DiskGalaxy(
-        bulge=_stars(body.dilate(rng.uniform(0.2, 0.5) + 0.3 * (1 - stage)), bulge, red + 0.04),
+        bulge=_stars(body.dilate(rng.uniform(0.2, 0.5) + 0.15 * (1 - stage)), bulge, red + 0.04),
         bar=rng.uniform(0.1, 0.3) if rng.uniform() < 0.35 else 0.0,
-        young=float(np.clip((0.12 + 0.42 * stage) * rng.lognormal(0, 0.6), 0.03, 0.75)),
+        young=float(np.clip((0.15 + 0.38 * stage) * rng.lognormal(0, 0.6), 0.03, 0.75)),
         arms=_knotted(arms, rng, int(5 + 35 * stage), 0.05 + 0.35 * stage),
         colours=(red - 0.04, blue),
     )

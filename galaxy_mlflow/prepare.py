@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -113,11 +112,6 @@ def prepare_weights(
         files[name] = _weights_file(study, study.arm[name], store, progress)
         build_model(study.arm[name], 2, study.data.crop, 0, files[name])
     return files
-
-
-def available_cores() -> int:
-    """Return the number of processor cores this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _weights_file(

@@ -5,19 +5,18 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from galaxy_mlflow import schema
 from galaxy_mlflow.cache import GalaxyData
 from galaxy_mlflow.config import Study
 from galaxy_mlflow.display import Display
 from galaxy_mlflow.engine import run_here, run_in_processes
-from galaxy_mlflow.errors import ClaimLostError
+from galaxy_mlflow.errors import ClaimLostError, ConfigError
 from galaxy_mlflow.home import Home
 from galaxy_mlflow.plan import Plan, Selection, make_plan
 from galaxy_mlflow.prepare import (
     Prepared,
-    available_cores,
     class_warnings,
     draw_samples,
     draw_splits,
@@ -110,6 +109,7 @@ def run_study(study: Study, wanted: Selection, machine: Machine, display: Displa
     GalaxyError
         The study, its data, its weights or the server cannot be used; nothing was started.
     """
+    device = _device(machine.device)
     ahead = look_ahead(study, wanted, machine, display)
     if not ahead.plan.todo:
         return Outcome(ahead.plan)
@@ -122,6 +122,7 @@ def run_study(study: Study, wanted: Selection, machine: Machine, display: Displa
     if wanted.replace:
         _discard_replaced(ahead.plan, home)
     prepared = Prepared(study, ahead.data, ahead.splits, samples, weights)
+    machine = replace(machine, device=device)
     return Outcome(ahead.plan, tuple(_train(prepared, ahead.plan, machine, display)))
 
 
@@ -195,17 +196,27 @@ def _specs(prepared: Prepared, plan: Plan, machine: Machine, uri: str) -> Iterat
             uri=uri,
             weights_file=prepared.weights[run.job.arm],
             samples=prepared.samples,
-            device=_device(machine.device),
+            device=machine.device,
             threads=machine.threads_a_job,
         )
 
 
 def _device(wanted: str) -> str:
+    """Return the device to train on.
+
+    Raises
+    ------
+    ConfigError
+        This machine has no such device.
+    """
     import torch
 
-    if wanted != "auto":
-        return wanted
-    return "cuda" if torch.cuda.is_available() else "cpu"
+    if wanted == "auto":
+        return "cuda" if torch.cuda.is_available() else "cpu"
+    known = ["cpu", "cuda", *(f"cuda:{i}" for i in range(torch.cuda.device_count()))]
+    if wanted not in known or (wanted == "cuda" and not torch.cuda.is_available()):
+        raise ConfigError(f"--device {wanted}: this machine has no such device; try auto or cpu")
+    return wanted
 
 
 def _discard_replaced(plan: Plan, home: Home) -> None:

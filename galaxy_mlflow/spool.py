@@ -23,6 +23,8 @@ from galaxy_mlflow.errors import ClaimLostError, IdentityConflictError
 from galaxy_mlflow.files import link_or_copy, sha256_of, sync_folder, write_json
 from galaxy_mlflow.schema import JobId
 
+_LOCK_WAIT = 3.0  # seconds: a process that was killed a moment ago may not be quite gone
+
 
 class Kind(StrEnum):
     """What an event records."""
@@ -62,7 +64,7 @@ class Spool:
         self.folder = folder
         self._events: list[Event] = []
         self._sent: dict[str, int] = dict.fromkeys(Kind, 0)
-        self._lock = FileLock(folder / "lock", timeout=0)
+        self._lock = FileLock(folder / "lock", timeout=_LOCK_WAIT)
 
     def acquire(self) -> None:
         """Take the folder for this process and read what it holds.

@@ -91,7 +91,7 @@ def run_job(spec: JobSpec, report: Report) -> JobResult:
             return _Worker(spec, spool, report).run()
         finally:
             spool.release()
-    except GalaxyError as error:
+    except (GalaxyError, OSError) as error:
         return JobResult(spec.job, STOPPED, str(error))
 
 
@@ -107,11 +107,11 @@ class _Worker:
         )
         self.trainer = Trainer(job)
         self.sink = MlflowSink(spool, self.store, self._start())
+        self.told_away = False
 
     def run(self) -> JobResult:
         recorded = self.sink.begin()
-        if self.sink.away:
-            self._say(f"{self.sink.away}\nTraining goes on; records are kept in the spool.")
+        self._tell_of_server()
         try:
             if not self.spool.finished:
                 make_deterministic(self._threads())
@@ -120,7 +120,7 @@ class _Worker:
             return self._arrive(schema.FINISHED)
         except RunError as error:
             return self._fail(str(error))
-        except (GalaxyError, KeyboardInterrupt):
+        except (GalaxyError, OSError, KeyboardInterrupt):
             self.sink.close(patience=5)
             raise
         except Exception as error:  # a broken run must not take the study with it
@@ -131,6 +131,7 @@ class _Worker:
             self._keep(record)
             accuracy = record.metrics[schema.TEST_ACCURACY]
             self.report(JobEvent(self.spec.job, record.epoch, accuracy))
+            self._tell_of_server()
         self._finish()
 
     def _keep(self, record: EpochRecord) -> None:
@@ -160,6 +161,15 @@ class _Worker:
 
     def _log_file(self, file: Path, name: str) -> None:
         self.sink.log_artifact(file, f"{schema.CHECKPOINTS}/{name}")
+
+    def _tell_of_server(self) -> None:
+        """Say once that the server went away, and once that it is back."""
+        away = bool(self.sink.away)
+        if away and not self.told_away:
+            self._say(f"{self.sink.away}\nTraining goes on; records wait in the spool.")
+        elif self.told_away and not away:
+            self._say("the server is back")
+        self.told_away = away
 
     def _finish(self) -> None:
         """Leave every artifact and the summary; `finished` goes last."""

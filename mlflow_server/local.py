@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ctypes
 import os
 import signal
 import socket
@@ -16,6 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from galaxy_mlflow.errors import ServerError
+from galaxy_mlflow.processes import ask_to_end_with_parent
 
 START_UP = 120.0
 """Seconds that a first start, which makes the database, may take on a small machine."""
@@ -63,7 +63,7 @@ class LocalServer:
                 stdout=log,
                 stderr=log,
                 start_new_session=True,
-                preexec_fn=_die_with_parent if sys.platform == "linux" else None,
+                preexec_fn=ask_to_end_with_parent,
             )
         try:
             self._wait(process)
@@ -112,11 +112,6 @@ def free_port() -> int:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])
-
-
-def _die_with_parent() -> None:
-    """Ask Linux to end the server when its parent is killed: nobody else would."""
-    ctypes.CDLL(None).prctl(1, signal.SIGTERM)  # PR_SET_PDEATHSIG
 
 
 def _is_free(port: int) -> bool:

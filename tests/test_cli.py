@@ -252,6 +252,7 @@ def test_bad_images_stop_a_study_with_one_list_and_skip_bad_records_what_was_lef
         (["--set", "data.path=nowhere.csv"], "nowhere.csv"),
         (["--set", "arm.one.architecture=alexnet"], "alexnet"),
         (["--set", "arm.one.weights=run:nonesuch"], "nonesuch"),
+        (["--device", "cuda:9"], "no such device"),
     ],
 )
 def test_a_users_mistake_is_one_clear_error_and_nothing_is_begun(

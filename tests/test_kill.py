@@ -9,9 +9,11 @@ import sqlite3
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from contextlib import closing
 from pathlib import Path
 
+import psutil
 import pytest
 import torch
 from small_study import STUDY, write_study
@@ -19,6 +21,7 @@ from small_study import STUDY, write_study
 from galaxy_mlflow import schema
 from galaxy_mlflow.home import Home
 from galaxy_mlflow.tracking import MlflowStore
+from mlflow_server.local import LocalServer, free_port, stop
 
 EPOCHS = 14
 ONE_RUN = ["--arms", "one", "--splits", "0", "--threads", "1"]
@@ -39,9 +42,11 @@ def whole(study: Path, tmp_path_factory: pytest.TempPathFactory) -> Home:
     return home
 
 
-def start(study: Path, home: Home, *arguments: str) -> subprocess.Popen[bytes]:
+def start(
+    study: Path, home: Home, *arguments: str, environment: Mapping[str, str] | None = None
+) -> subprocess.Popen[bytes]:
     command = [sys.executable, "-m", "galaxy_mlflow.cli", "run", str(study), *arguments]
-    environment = {**os.environ, "GALAXY_MLFLOW_HOME": str(home.path)}
+    environment = {**os.environ, "GALAXY_MLFLOW_HOME": str(home.path), **(environment or {})}
     return subprocess.Popen(
         command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE
     )
@@ -56,11 +61,10 @@ def run_whole(study: Path, home: Home, *arguments: str) -> None:
 def raw_metrics(home: Home) -> dict[tuple[str, int], list[float]]:
     """Return every row that the database holds, timing left out."""
     rows: dict[tuple[str, int], list[float]] = {}
-    with sqlite3.connect(home.database) as database:
+    with closing(sqlite3.connect(home.database)) as database:
         for key, step, value in database.execute("select key, step, value from metrics"):
             if key not in (*schema.TIMING_METRICS, schema.TOTAL_SECONDS, schema.TOTAL_ENERGY):
                 rows.setdefault((key, step), []).append(value)
-    database.close()
     return rows
 
 
@@ -154,3 +158,47 @@ def test_ctrl_c_stops_a_study_cleanly_and_the_next_call_goes_on(
     assert run.status == schema.RUNNING
     run_whole(study, stopped, *ONE_RUN)
     assert_same_outcome(whole, stopped, tmp_path)
+
+
+def test_a_server_that_stops_mid_run_costs_no_epoch_and_doubles_none(
+    study: Path, whole: Home, tmp_path: Path
+) -> None:
+    served = Home(tmp_path / "served")
+    server = LocalServer(served.database_uri, served.artifacts, free_port(), tmp_path / "log")
+    worker = Home(tmp_path / "worker")
+    serving = server.start()
+    environment = {"MLFLOW_TRACKING_URI": server.uri}
+    process = start(study, worker, *ONE_RUN, environment=environment)
+    while records(worker) < 2 and process.poll() is None:
+        time.sleep(0.01)
+    stop(serving)
+    time.sleep(5)
+    serving = server.start()
+    _, words = process.communicate(timeout=180)
+    stop(serving)
+    assert process.returncode == 0, words.decode()
+    assert raw_metrics(served) == raw_metrics(whole)
+
+
+def test_workers_and_server_of_a_killed_command_end_with_it(study: Path, tmp_path: Path) -> None:
+    home = Home(tmp_path / "home")
+    process = start(study, home, "--jobs", "2", "--threads", "1")
+    while records(home) < 1 and process.poll() is None:
+        time.sleep(0.05)
+    children = psutil.Process(process.pid).children(recursive=True)
+    assert len(children) >= 3
+    process.kill()
+    process.communicate()
+    _, alive = psutil.wait_procs(children, timeout=30)
+    assert not alive
+    assert start(study, home, "--threads", "1").wait(timeout=300) == 0
+    assert all(len(values) == 4 for values in runs_of_each_epoch(home))
+
+
+def runs_of_each_epoch(home: Home) -> list[set[str]]:
+    """Return, for each epoch, the runs that the database has it of, none of them twice."""
+    with closing(sqlite3.connect(home.database)) as database:
+        query = "select step, run_uuid from metrics where key = 'train_loss' order by step"
+        rows = database.execute(query).fetchall()
+    assert len(rows) == len(set(rows))
+    return [{run for step, run in rows if step == epoch} for epoch in range(EPOCHS)]

@@ -1,0 +1,58 @@
+"""Child processes: how many, deaf to Ctrl-C while they start, and gone when their parent is."""
+
+from __future__ import annotations
+
+import ctypes
+import multiprocessing
+import os
+import signal
+import sys
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+_SET_PARENT_DEATH_SIGNAL = 1  # PR_SET_PDEATHSIG of Linux's prctl
+
+
+def available_cores() -> int:
+    """Return the number of processor cores this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+@contextmanager
+def ctrl_c_held_back() -> Iterator[None]:
+    """Start processes that Ctrl-C does not reach, from their birth on: they inherit the mask.
+
+    It reaches this process at the end of the context.
+    """
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+def hear_ctrl_c() -> None:
+    """Have Ctrl-C reach this process again, as KeyboardInterrupt."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
+
+
+def watch_parent() -> None:
+    """Leave when the parent, a `multiprocessing` process or not, was killed."""
+    threading.Thread(target=_leave_with_parent, daemon=True).start()
+
+
+def ask_to_end_with_parent() -> None:
+    """Have Linux end this process, which need not be Python, with its parent."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(_SET_PARENT_DEATH_SIGNAL, signal.SIGTERM)
+
+
+def _leave_with_parent() -> None:
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        parent.join()
+        os._exit(1)
