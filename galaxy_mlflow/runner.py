@@ -23,6 +23,7 @@ from galaxy_mlflow.prepare import (
     prepare_data,
     prepare_weights,
 )
+from galaxy_mlflow.processes import available_cores
 from galaxy_mlflow.sinks import Courier
 from galaxy_mlflow.splits import Split
 from galaxy_mlflow.spool import Spool, spools_under
