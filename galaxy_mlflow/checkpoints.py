@@ -75,6 +75,7 @@ class CheckpointFolder:
         with safe_open(file, "pt") as weights:
             found = weights.metadata().get("epoch")
         if found == str(epoch):
+            self.path.mkdir(parents=True, exist_ok=True)
             file.replace(self.best(epoch))
 
     def load(self) -> State | None:

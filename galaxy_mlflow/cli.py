@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import shutil
 import sys
 import time
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, NoReturn
 
 import typer
 from rich.table import Table
@@ -67,7 +68,7 @@ def demo(
         raise typer.Exit(code)
     compare("demo")
     report("demo", out)
-    say("browse the runs:  galaxy-mlflow server")
+    say(f"browse the runs:  {_own_command()} server")
 
 
 @app.command()
@@ -292,6 +293,11 @@ def _train(study: Study, wanted: Selection, machine: Machine) -> int:
     return 1 if outcome.unfinished else 0
 
 
+def _own_command() -> str:
+    """Return how this program was called, shortened where the short name would find it."""
+    return "galaxy-mlflow" if shutil.which("galaxy-mlflow") else sys.argv[0]
+
+
 def _pair(arms: str | None) -> tuple[str, str] | None:
     """Read `--arms a,b` of a comparison."""
     if arms is None:
@@ -310,8 +316,14 @@ def main() -> None:
     try:
         app()
     except GalaxyError as error:
-        errors.print(f"error: {error}", style="red", markup=False, highlight=False, soft_wrap=True)
-        sys.exit(error.exit_code)
+        _fail(error, error.exit_code)
+    except OSError as error:
+        _fail(error, 2)
+
+
+def _fail(error: Exception, code: int) -> NoReturn:
+    errors.print(f"error: {error}", style="red", markup=False, highlight=False, soft_wrap=True)
+    sys.exit(code)
 
 
 if __name__ == "__main__":

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from functools import lru_cache
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
@@ -293,12 +294,18 @@ class Study(Settings):
             params |= _flat("fractal", self.fractal.model_dump())
         params |= settings.model_dump()
         if settings.weights.startswith("file:"):
-            params["weights"] = f"file:{sha256_of(Path(settings.weights[5:]))}"
+            params["weights"] = f"file:{_digest_of(settings.weights[5:])}"
         return {key: _text(value) for key, value in params.items()}
 
     def config_hash(self, arm: str) -> str:
         """Return the sha256 of `arm_params`."""
         return hashlib.sha256(_text(self.arm_params(arm)).encode()).hexdigest()
+
+
+@lru_cache
+def _digest_of(path: str) -> str:
+    """Return a file's sha256, read once a process: weights are large and asked for often."""
+    return sha256_of(Path(path))
 
 
 def _flat(prefix: str, values: dict[str, Any]) -> dict[str, Any]:

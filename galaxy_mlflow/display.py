@@ -71,7 +71,9 @@ class Display:
         self._epochs = {run.job: epochs[run.job.arm] for run in plan.runs}
         for run in plan.runs:
             if run.record is not None and run.status == schema.FINISHED:
-                self._latest[run.job] = run.record.metrics[schema.SELECTED_TEST_ACCURACY]
+                accuracy = run.record.metrics.get(schema.SELECTED_TEST_ACCURACY)
+                if accuracy is not None:
+                    self._latest[run.job] = accuracy
         total = sum(self._epochs[run.job] for run in plan.todo)
         self._total = self._bars.add_task("study", total=total)
         self._bars.start()
@@ -89,13 +91,14 @@ class Display:
         if event.job not in self._jobs:
             total = self._epochs[event.job]
             self._jobs[event.job] = self._bars.add_task(event.job.run_name, total=total)
+            self._advance(event.epoch)  # epochs trained before this call
         self._latest[event.job] = event.accuracy
         self._bars.update(
             self._jobs[event.job],
             completed=event.epoch + 1,
             description=f"{event.job.run_name}  test {event.accuracy:.1%}",
         )
-        self._show_total(advance=1)
+        self._advance(1)
 
     def result(self, result: JobResult) -> None:
         """Show how one job ended."""
@@ -107,10 +110,10 @@ class Display:
         reason = f": {result.reason}" if result.reason else ""
         self.say(f"{result.job.run_name}  {result.status}{shown}{reason}")
 
-    def _show_total(self, advance: int) -> None:
+    def _advance(self, epochs: int) -> None:
         by_arm: dict[str, list[float]] = defaultdict(list)
         for job, accuracy in self._latest.items():
             by_arm[job.arm].append(accuracy)
         means = "  ".join(f"{arm} {sum(v) / len(v):.1%}" for arm, v in sorted(by_arm.items()))
         if self._total is not None:
-            self._bars.update(self._total, advance=advance, description=f"study  {means}")
+            self._bars.update(self._total, advance=epochs, description=f"study  {means}")

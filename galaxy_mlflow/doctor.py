@@ -71,7 +71,7 @@ def _disk(home: Home) -> Finding:
     while not folder.exists():
         folder = folder.parent
     free = shutil.disk_usage(folder).free
-    writable = os.access(folder, os.W_OK)
+    writable = folder.is_dir() and os.access(folder, os.W_OK)
     remedy = "free some space, or set GALAXY_MLFLOW_HOME to a folder on a larger disk"
     found = f"{free / 1e9:.0f} GB free for {home.path}{'' if writable else ' (not writable)'}"
     return Finding("disk", found, free > _LEAST_DISK and writable, remedy)

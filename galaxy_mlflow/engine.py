@@ -72,13 +72,16 @@ class _Worker:
     def give(self, spec: JobSpec | None) -> None:
         self.spec = spec
         if spec is not None:
-            self.pipe.send(spec)
+            with suppress(OSError):  # it died idle: its end of the pipe will tell
+                self.pipe.send(spec)
 
-    def replace(self) -> None:
-        """Start a new process in place of one that died."""
+    def replace(self) -> int | None:
+        """Start a new process in place of one that died; return how that one ended."""
         self.process.join()
+        code = self.process.exitcode
         self.pipe.close()
         self._start()
+        return code
 
     def stop(self) -> None:
         """Ask the process to close its records and leave."""
@@ -116,12 +119,11 @@ def _after_death(worker: _Worker, tries: dict[str, int], report: Report) -> JobE
     """Replace a dead process; give its job again, or give it up."""
     spec = worker.spec
     assert spec is not None  # noqa: S101  only busy workers are waited for
-    worker.replace()
+    code = worker.replace()
     name = spec.job.run_name
     tries[name] = tries.get(name, 0) + 1
-    code = worker.process.exitcode
     if tries[name] >= TRIES:
-        return JobResult(spec.job, STOPPED, f"its process died {TRIES} times (last: {code})")
+        return JobResult(spec.job, STOPPED, f"its process died {TRIES} times (exit code {code})")
     worker.give(spec)
     return JobEvent(spec.job, message=f"{name}: its process died; trying again")
 

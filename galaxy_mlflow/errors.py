@@ -16,6 +16,7 @@ GalaxyError                    the base; the command line prints it and exits wi
 └── RunError                   exit 1: a run could not be trained to its end
     ├── DivergedError          the loss became NaN or infinite
     ├── CheckpointError        a checkpoint is missing, damaged or of another run
+    ├── SpoolError             the local record of a run is damaged
     └── ClaimLostError         another worker owns this run
 """
 
@@ -89,6 +90,10 @@ class DivergedError(RunError):
 
 class CheckpointError(RunError):
     """A checkpoint is missing, damaged, or belongs to another run."""
+
+
+class SpoolError(RunError):
+    """The local record of a run is damaged."""
 
 
 class ClaimLostError(RunError):

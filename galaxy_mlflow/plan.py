@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from galaxy_mlflow import schema
@@ -22,6 +22,7 @@ class PlannedRun:
 
     job: JobId
     record: RunRecord | None
+    replaces: RunRecord | None = None  # of other settings or data, to be deleted first
 
     @property
     def status(self) -> str:
@@ -103,7 +104,8 @@ def parse_splits(text: str) -> list[int]:
 def make_plan(study: Study, data_hash: str, store: MlflowStore, wanted: Selection) -> Plan:
     """Ask the server what is done, and return what is wanted.
 
-    With `wanted.replace`, wanted runs of other settings or other data are deleted first.
+    With `wanted.replace`, runs of other settings or other data are planned to be replaced; nothing
+    is deleted yet.
 
     Raises
     ------
@@ -117,22 +119,23 @@ def make_plan(study: Study, data_hash: str, store: MlflowStore, wanted: Selectio
     for split in wanted.splits:
         for arm in wanted.arms:
             job = JobId(study.name, split, arm)
-            record = known.get(job)
-            if record is not None and wanted.replace and _conflicts(record, study, data_hash):
-                store.delete(record.run_id)
-                record = None
+            record, hashes = known.get(job), identity_hashes(study, arm, data_hash)
+            if record is not None and wanted.replace and differ(record.tags, hashes):
+                runs.append(PlannedRun(job, None, replaces=record))
+                continue
             if record is not None:
-                refuse_conflict(record, _hashes(study, arm, data_hash), study.arm_params(arm))
+                refuse_conflict(record, hashes, study.arm_params(arm))
             runs.append(PlannedRun(job, record))
     return Plan(tuple(runs), wanted.retry_failed)
 
 
-def _conflicts(record: RunRecord, study: Study, data_hash: str) -> bool:
-    hashes = _hashes(study, record.job.arm, data_hash)
-    return any(record.tags.get(tag) != value for tag, value in hashes.items())
+def differ(tags: Mapping[str, str], hashes: Mapping[str, str]) -> bool:
+    """Whether a run's tags tell of other settings or other data."""
+    return any(tags.get(tag) != value for tag, value in hashes.items())
 
 
-def _hashes(study: Study, arm: str, data_hash: str) -> dict[str, str]:
+def identity_hashes(study: Study, arm: str, data_hash: str) -> dict[str, str]:
+    """Return the tags that a run of this arm must carry to be the run that is wanted."""
     return {schema.CONFIG_HASH: study.config_hash(arm), schema.DATA_HASH: data_hash}
 
 

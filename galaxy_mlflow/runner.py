@@ -12,9 +12,16 @@ from galaxy_mlflow.cache import GalaxyData
 from galaxy_mlflow.config import Study
 from galaxy_mlflow.display import Display
 from galaxy_mlflow.engine import run_here, run_in_processes
-from galaxy_mlflow.errors import ClaimLostError, ConfigError
+from galaxy_mlflow.errors import (
+    ClaimLostError,
+    ConfigError,
+    IdentityConflictError,
+    ServerError,
+    ServerRefusedError,
+    SpoolError,
+)
 from galaxy_mlflow.home import Home
-from galaxy_mlflow.plan import Plan, Selection, make_plan
+from galaxy_mlflow.plan import Plan, Selection, differ, identity_hashes, make_plan
 from galaxy_mlflow.prepare import (
     Prepared,
     class_warnings,
@@ -28,7 +35,7 @@ from galaxy_mlflow.sinks import Courier
 from galaxy_mlflow.splits import Split
 from galaxy_mlflow.spool import Spool, spools_under
 from galaxy_mlflow.tracking import MlflowStore
-from galaxy_mlflow.worker import JobResult, JobSpec
+from galaxy_mlflow.worker import WAITING, JobResult, JobSpec
 from mlflow_server.local import LocalServer, free_port, serving
 
 
@@ -116,15 +123,16 @@ def run_study(study: Study, wanted: Selection, machine: Machine, display: Displa
         return Outcome(ahead.plan)
     home = Home.default()
     arms = [arm for arm in study.arm if any(run.job.arm == arm for run in ahead.plan.todo)]
+    store = MlflowStore(home.tracking_uri, home)
     with display.step("initial weights") as progress:
-        store = MlflowStore(home.tracking_uri, home)
         weights = prepare_weights(study, arms, store, progress)
     samples = draw_samples(study, ahead.data, home)
     if wanted.replace:
-        _discard_replaced(ahead.plan, home)
+        _make_way(ahead, study, store)
     prepared = Prepared(study, ahead.data, ahead.splits, samples, weights)
     machine = replace(machine, device=device)
-    return Outcome(ahead.plan, tuple(_train(prepared, ahead.plan, machine, display)))
+    results = tuple(_train(prepared, ahead.plan, machine, display))
+    return Outcome(ahead.plan, tuple(_try_again(result, store, display) for result in results))
 
 
 def sync_spools(home: Home, store: MlflowStore, display: Display) -> bool:
@@ -139,18 +147,37 @@ def sync_spools(home: Home, store: MlflowStore, display: Display) -> bool:
     return all(arrived)
 
 
-def _sync(spool: Spool, store: MlflowStore, display: Display) -> bool:
+def _try_again(result: JobResult, store: MlflowStore, display: Display) -> JobResult:
+    """Send what a job could not send at its end: the server may be back by now."""
+    if result.status != WAITING:
+        return result
     try:
-        spool.acquire()
+        arrived = _sync(Spool(store.home.spool_of(result.job)), store, display)
+    except ServerError:
+        return result
+    return replace(result, status=schema.FINISHED, reason="") if arrived else result
+
+
+def _sync(spool: Spool, store: MlflowStore, display: Display) -> bool:
+    """Send one spool; what is wrong with it alone is said and does not keep others waiting."""
+    try:
+        return _deliver(spool, store, display)
     except ClaimLostError as error:
         display.say(f"{error}: left to it")
         return True
+    except (ServerRefusedError, IdentityConflictError, SpoolError) as error:
+        display.say(f"{spool.folder}: {error}")
+        return False
+
+
+def _deliver(spool: Spool, store: MlflowStore, display: Display) -> bool:
+    spool.acquire()
     try:
         job, waiting = spool.start().job, spool.waiting
         if waiting:
             Courier(spool, store).deliver()
             display.say(f"{job.study} {job.run_name}: {waiting - spool.waiting} records sent")
-        if spool.finished and not spool.waiting:
+        if spool.ended == schema.FINISHED and not spool.waiting:
             spool.discard()
         return not spool.waiting
     finally:
@@ -220,8 +247,16 @@ def _device(wanted: str) -> str:
     return wanted
 
 
-def _discard_replaced(plan: Plan, home: Home) -> None:
-    """Forget local records of runs that were deleted on the server to be made anew."""
-    for run in plan.todo:
-        if run.record is None:
-            Spool(home.spool_of(run.job)).discard()
+def _make_way(ahead: Ahead, study: Study, store: MlflowStore) -> None:
+    """Delete runs that are to be replaced, on the server and in the spool."""
+    for run in ahead.plan.todo:
+        if run.replaces is not None:
+            store.delete(run.replaces.run_id)
+        spool = Spool(store.home.spool_of(run.job))
+        if not (spool.folder / "run.json").is_file():
+            continue
+        hashes = identity_hashes(study, run.job.arm, ahead.data.data_hash)
+        spool.acquire()
+        if run.replaces is not None or differ(spool.start().tags, hashes):
+            spool.discard()
+        spool.release()

@@ -105,6 +105,9 @@ SAMPLES_FILE: Final = "figures/samples.png"
 STUDY_FILE: Final = "study.json"
 """The study as it ran: every setting, defaults included."""
 
+SKIPPED_FILE: Final = "skipped.txt"
+"""With --skip-bad: each image or row left out, and why."""
+
 # Columns of analysis frames
 RUN_COLUMNS: Final = (
     "run_id",

@@ -111,6 +111,8 @@ class Courier:
         if run is None:
             self.spool.forget_sent()
             run = self.store.create(start)
+        elif run.status == schema.FINISHED:
+            self.spool.mark_all_sent()
         else:
             self.store.resume(run, start)
             self.server_epoch = self.store.last_epoch(run.run_id)
@@ -127,9 +129,9 @@ class Courier:
         self._send_epochs()
         self._send_artifacts()
         for event in self.spool.pending(Kind.END):
-            if not self.spool.pending(Kind.EPOCH) and not self.spool.pending(Kind.ARTIFACT):
+            if self.spool.is_last(event):
                 self.store.send_end(self._run_id, event)
-                self.spool.mark_sent(event)
+            self.spool.mark_sent(event)
 
     @property
     def _run_id(self) -> str:
@@ -140,6 +142,7 @@ class Courier:
     def _send_epochs(self) -> None:
         for event in self.spool.pending(Kind.EPOCH):
             if event.epoch > self.server_epoch:
+                self.store.require_owner(self._run_id, self.spool.start())
                 self.store.send_epoch(self._run_id, event)
             self.spool.mark_sent(event)
 
@@ -183,6 +186,11 @@ class MlflowSink:
     def run(self) -> RunRecord | None:
         """The run on the server; None while it could not be reached."""
         return self._courier.run
+
+    @property
+    def finished_elsewhere(self) -> bool:
+        """Whether the server has this run as finished, whatever is recorded here."""
+        return self.run is not None and self.run.status == schema.FINISHED
 
     def begin(self) -> int:
         """Find or create the run; with the server away, go by the spool alone."""

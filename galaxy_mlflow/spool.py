@@ -19,7 +19,7 @@ from typing import Any
 from filelock import FileLock, Timeout
 
 from galaxy_mlflow import schema
-from galaxy_mlflow.errors import ClaimLostError, IdentityConflictError
+from galaxy_mlflow.errors import ClaimLostError, IdentityConflictError, SpoolError
 from galaxy_mlflow.files import link_or_copy, sha256_of, sync_folder, write_json
 from galaxy_mlflow.schema import JobId
 
@@ -79,10 +79,12 @@ class Spool:
             self._lock.acquire()
         except Timeout:
             raise ClaimLostError(f"{self.folder}: another process is at work on this run") from None
-        self._events = list(self._read_events())
-        sent = self.folder / "sent.json"
-        if sent.is_file():
-            self._sent |= json.loads(sent.read_text())
+        try:
+            self._events = list(self._read_events())
+            self._sent |= self._read_sent()
+        except (ValueError, KeyError, TypeError) as error:
+            self.release()
+            raise self._damaged(error) from None
 
     def release(self) -> None:
         """Give the folder back."""
@@ -103,12 +105,21 @@ class Spool:
                     f"{self.folder}: holds records of {start.job.run_name} with another {tag}: "
                     "give the study a new name, or go on with --replace to discard them"
                 )
-        write_json(self.folder / "run.json", asdict(start))
+        write_json(self.folder / "run.json", asdict(RunStart(start.job, start.tags, known.params)))
 
     def start(self) -> RunStart:
-        """Return what the run is, as recorded."""
-        saved = json.loads((self.folder / "run.json").read_text())
-        return RunStart(JobId(**saved["job"]), saved["tags"], saved["params"])
+        """Return what the run is, as recorded; its parameters are those it first began with.
+
+        Raises
+        ------
+        SpoolError
+            The file is damaged.
+        """
+        try:
+            saved = json.loads((self.folder / "run.json").read_text())
+            return RunStart(JobId(**saved["job"]), saved["tags"], saved["params"])
+        except (ValueError, KeyError, TypeError) as error:
+            raise self._damaged(error) from None
 
     @property
     def last_epoch(self) -> int:
@@ -116,9 +127,13 @@ class Spool:
         return max((event.epoch for event in self._events if event.kind == Kind.EPOCH), default=-1)
 
     @property
-    def finished(self) -> bool:
-        """Whether the record is closed as finished."""
-        return bool(self._events) and self._events[-1].tags.get(schema.STATUS) == schema.FINISHED
+    def ended(self) -> str:
+        """The status the record is closed with; empty while it is open."""
+        return self._events[-1].tags.get(schema.STATUS, "") if self._events else ""
+
+    def is_last(self, event: Event) -> bool:
+        """Whether nothing was recorded after this event."""
+        return bool(self._events) and self._events[-1] is event
 
     def add_artifact(self, file: Path, artifact_path: str, timestamp_ms: int) -> None:
         """Keep a file for upload, as `artifact_path`; a later one of the same name replaces it."""
@@ -156,6 +171,12 @@ class Spool:
         if event.file:
             (self.folder / "outbox" / event.file).unlink(missing_ok=True)
 
+    def mark_all_sent(self) -> None:
+        """Note that the server needs nothing more of this record."""
+        for kind in Kind:
+            for event in self.pending(kind):
+                self.mark_sent(event)
+
     def forget_sent(self) -> None:
         """Hold everything for unsent: the server does not know this run."""
         self._sent = dict.fromkeys(Kind, 0)
@@ -164,17 +185,33 @@ class Spool:
     @property
     def waiting(self) -> int:
         """Number of events that the server does not have yet."""
-        return len(self._events) - sum(self._sent.values())
+        return sum(len(self.pending(kind)) for kind in Kind)
 
     def discard(self) -> None:
         """Remove the folder, with checkpoints and all, and folders above that it leaves empty."""
         self.release()
+        (self.folder / "run.json").unlink(missing_ok=True)  # first: nobody sends a rest
         shutil.rmtree(self.folder, ignore_errors=True)
         for parent in list(self.folder.parents)[:3]:
             try:
                 parent.rmdir()
             except OSError:
                 return
+
+    def _damaged(self, error: Exception) -> SpoolError:
+        return SpoolError(
+            f"{self.folder}: the record of this run is damaged ({error!r}): "
+            "move the folder away; what the server has of the run is safe there"
+        )
+
+    def _read_sent(self) -> dict[str, int]:
+        """Return how much the server has; none where that is not known: sending again is safe."""
+        file = self.folder / "sent.json"
+        try:
+            saved: dict[str, int] = json.loads(file.read_text()) if file.is_file() else {}
+        except ValueError:
+            return {}
+        return {str(kind): int(saved.get(kind, 0)) for kind in Kind}
 
     def _read_events(self) -> Iterator[Event]:
         """Read whole lines; cut off a last line that a killed process left unfinished."""

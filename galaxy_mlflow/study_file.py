@@ -77,7 +77,7 @@ def load_study_file(path: Path | str, overrides: Sequence[str] = ()) -> config.S
     text = _read(path)
     table = _parse(path, text)
     _anchor_paths(table, path.parent)
-    for override in overrides:
+    for override in sorted(overrides, key=lambda text: not text.startswith("data.kind=")):
         _apply(table, override)
     table.setdefault("name", path.stem)
     merged = _with_shared(table)
@@ -94,7 +94,7 @@ def _shipped() -> dict[str, Path]:
 
 def _read(path: Path) -> str:
     try:
-        return path.read_text(encoding="utf-8")
+        return path.read_text(encoding="utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(f"{path}: cannot be read: {error}") from None
 
@@ -127,7 +127,10 @@ def _anchor_paths(table: Table, folder: Path) -> None:
 
 
 def _absolute(text: str, folder: Path) -> str:
-    return str((folder / Path(text).expanduser()).resolve())
+    try:
+        return str((folder / Path(text).expanduser()).resolve())
+    except (ValueError, RuntimeError) as error:
+        raise ConfigError(f"path {text!r}: {error}") from None
 
 
 def _apply(table: Table, override: str) -> None:
@@ -136,13 +139,18 @@ def _apply(table: Table, override: str) -> None:
     if not equals or not all(names):
         raise ConfigError(f"--set {override}: expected KEY=VALUE, such as arm.scratch.epochs=10")
     value = _override_value(names, text.strip())
+    arms = table.get("arm", {})
+    if len(names) > 2 and names[0] == "arm" and names[1] not in arms:
+        near = did_you_mean(names[1], arms)
+        raise ConfigError(f"--set {override}: no arm {names[1]!r}{near}; known: {', '.join(arms)}")
+    before = table["data"].get("kind") if isinstance(table.get("data"), dict) else None
     inner = table
     for name in names[:-1]:
         inner = inner.setdefault(name, {})
         if not isinstance(inner, dict):
             raise ConfigError(f"--set {override}: {name!r} is a value, not a table")
     inner[names[-1]] = value
-    if names == ["data", "kind"]:
+    if names == ["data", "kind"] and value != before:
         _keep_only_keys_of(table["data"], text.strip().strip("\"'"))
 
 
@@ -152,6 +160,8 @@ def _override_value(names: list[str], text: str) -> Any:
         value = tomllib.loads(f"value = {text}")["value"]
     except tomllib.TOMLDecodeError:
         value = text
+    if names in (["name"], ["question"]):
+        value = str(value) if isinstance(value, str) else text
     if names[0] == "data" and names[-1] in _PATH_KEYS and isinstance(value, str):
         return _absolute(value, Path.cwd())
     if names[-1] == "weights" and isinstance(value, str) and value.startswith("file:"):

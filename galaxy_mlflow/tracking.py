@@ -1,4 +1,4 @@
-"""Where records go: the MLflow store, and the two sinks (spooled MLflow, memory).
+"""The MLflow store: how runs are found, made, written and read on a server.
 
 This is the only module of the package that talks to MLflow while runs are trained. Sending the
 same thing twice changes nothing: runs are found by their identity before they are created, a
@@ -66,8 +66,11 @@ class MlflowStore:
     @property
     def shown(self) -> str:
         """The address without a user's name or password."""
-        parts = urlsplit(self.uri)
-        return self.uri.replace(f"{parts.netloc}", parts.netloc.rpartition("@")[2], 1)
+        return self._without_account(self.uri)
+
+    def _without_account(self, text: str) -> str:
+        place = urlsplit(self.uri).netloc
+        return text.replace(place, place.rpartition("@")[2]) if "@" in place else text
 
     def check(self) -> None:
         """Ask the server for anything at all.
@@ -93,15 +96,15 @@ class MlflowStore:
             if experiment is None or experiment.lifecycle_stage != "active":
                 return []
             found = list(_all_pages(client, experiment.experiment_id, ""))
-        return [_record(run) for run in found if schema.ARM in run.data.tags]
+        return [_record(run) for run in found if _is_job(run)]
 
     def find(self, job: JobId) -> RunRecord | None:
         """Return the run of a job: the oldest where there are several."""
         where = " and ".join(f"tags.`{key}` = '{value}'" for key, value in job.tags().items())
         with self._talking() as client:
             experiment = self._experiment(client, job.study)
-            runs = [_record(run) for run in _all_pages(client, experiment, where)]
-        return runs[0] if runs else None
+            runs = _all_pages(client, experiment, where)
+            return next((_record(run) for run in runs), None)
 
     def create(self, start: RunStart) -> RunRecord:
         """Create a job's run, by the claim rule: the oldest run of the identity wins.
@@ -118,9 +121,25 @@ class MlflowStore:
         winner = self.find(start.job)
         if winner is not None and winner.run_id != mine:
             self.delete(mine)
-            raise ClaimLostError(f"{start.job.run_name}: another worker created this run first")
+            # A lost answer has MLflow's client create a run twice: then the winner is ours too.
+            if winner.tags.get(schema.OWNER) != start.tags[schema.OWNER]:
+                raise ClaimLostError(f"{start.job.run_name}: another worker created this run first")
+            mine = winner.run_id
         self._log_params(mine, start.params)
         return RunRecord(mine, start.job, schema.RUNNING, start.tags, start.params, {})
+
+    def require_owner(self, run_id: str, start: RunStart) -> None:
+        """Make sure that a run is still this worker's.
+
+        Raises
+        ------
+        ClaimLostError
+            A newer attempt has taken it up.
+        """
+        with self._talking() as client:
+            owner = client.get_run(run_id).data.tags.get(schema.OWNER)
+        if owner != start.tags[schema.OWNER]:
+            raise ClaimLostError(f"{start.job.run_name}: taken up by a newer attempt, on {owner}")
 
     def resume(self, run: RunRecord, start: RunStart) -> None:
         """Take an existing run up again as a new attempt.
@@ -249,7 +268,8 @@ class MlflowStore:
             raise self._error(error, 503) from None
 
     def _error(self, error: Exception, status: int) -> ServerError:
-        reason = str(error).strip().splitlines()[0][:300] if str(error).strip() else repr(error)
+        words = self._without_account(str(error).strip() or repr(error))
+        reason = words.splitlines()[0][:300]
         if status in (401, 403):
             return ServerRefusedError(
                 f"{self.shown}: access refused ({status}): set MLFLOW_TRACKING_USERNAME and "
@@ -305,9 +325,15 @@ def _all_pages(client: MlflowClient, experiment_id: str, where: str) -> Iterator
 _OLDEST_FIRST = ["attributes.start_time ASC", "attributes.run_id ASC"]
 
 
+def _is_job(run: Run) -> bool:
+    """Whether a run was made by this project: others may share the experiment."""
+    tags = run.data.tags
+    return all(tags.get(tag) for tag in schema.IDENTITY_TAGS) and tags[schema.SPLIT].isdecimal()
+
+
 def _record(run: Run) -> RunRecord:
     tags: dict[str, str] = dict(run.data.tags)
-    job = JobId(tags.get(schema.STUDY, ""), int(tags.get(schema.SPLIT, -1)), tags[schema.ARM])
+    job = JobId(tags[schema.STUDY], int(tags[schema.SPLIT]), tags[schema.ARM])
     status = tags.get(schema.STATUS, schema.RUNNING)
     return RunRecord(
         run.info.run_id, job, status, tags, dict(run.data.params), dict(run.data.metrics)

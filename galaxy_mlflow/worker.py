@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import socket
+import uuid
 from collections.abc import Callable
 from dataclasses import dataclass
 from importlib.metadata import version
@@ -17,7 +18,7 @@ from galaxy_mlflow import schema
 from galaxy_mlflow.cache import GalaxyData
 from galaxy_mlflow.checkpoints import BEST, LAST, POINTER, CheckpointFolder, State, load_checkpoint
 from galaxy_mlflow.config import Study
-from galaxy_mlflow.errors import CheckpointError, GalaxyError, RunError
+from galaxy_mlflow.errors import CheckpointError, DivergedError, GalaxyError
 from galaxy_mlflow.files import write_bytes, write_json
 from galaxy_mlflow.home import Home
 from galaxy_mlflow.job import TrainingJob
@@ -93,6 +94,8 @@ def run_job(spec: JobSpec, report: Report) -> JobResult:
             spool.release()
     except (GalaxyError, OSError) as error:
         return JobResult(spec.job, STOPPED, str(error))
+    except Exception as error:  # whatever a network or a driver throws before training begins
+        return JobResult(spec.job, STOPPED, f"{type(error).__name__}: {error}")
 
 
 class _Worker:
@@ -111,14 +114,20 @@ class _Worker:
 
     def run(self) -> JobResult:
         recorded = self.sink.begin()
+        if self.sink.finished_elsewhere:
+            self.sink.close(patience=5)
+            self.spool.discard()
+            return JobResult(self.spec.job, schema.FINISHED)
         self._tell_of_server()
         try:
-            if not self.spool.finished:
+            if self.spool.ended == schema.FAILED and self.spool.waiting:
+                return self._arrive(schema.FAILED, "it failed before; the server knows it now")
+            if self.spool.ended != schema.FINISHED:
                 make_deterministic(self._threads())
                 self._resume(recorded)
                 self._train()
             return self._arrive(schema.FINISHED)
-        except RunError as error:
+        except (DivergedError, CheckpointError) as error:
             return self._fail(str(error))
         except (GalaxyError, OSError, KeyboardInterrupt):
             self.sink.close(patience=5)
@@ -177,6 +186,10 @@ class _Worker:
         self._upload_checkpoints()
         self.sink.log_artifact(_write_predictions(self.trainer, drafts), schema.PREDICTIONS_FILE)
         self.sink.log_artifact(_write_confusion(self.trainer, drafts), schema.CONFUSION_FILE)
+        if self.spec.data.skipped:
+            left_out = drafts / schema.SKIPPED_FILE
+            write_bytes(left_out, "\n".join(map(str, self.spec.data.skipped)).encode())
+            self.sink.log_artifact(left_out, schema.SKIPPED_FILE)
         settings = drafts / schema.STUDY_FILE
         write_bytes(settings, self.spec.study.model_dump_json(indent=1).encode())
         self.sink.log_artifact(settings, schema.STUDY_FILE)
@@ -203,6 +216,7 @@ class _Worker:
         if state is None or int(state["epoch"]) > recorded or not self._best_is_here(state):
             return
         self.trainer.restore(state)
+        self.folder.save(state)  # one that came from the server is from now on here too
         self._say(f"resumed after epoch {self.trainer.epoch}")
 
     def _local_state(self) -> State | None:
@@ -242,7 +256,8 @@ class _Worker:
     def _threads(self) -> int:
         """Return the threads this run began with: another number would change its bits."""
         run = self.sink.run
-        return int(run.params.get(schema.THREADS, self.spec.threads)) if run else self.spec.threads
+        params = run.params if run is not None else self.spool.start().params
+        return int(params.get(schema.THREADS, self.spec.threads))
 
     def _start(self) -> RunStart:
         spec, study = self.spec, self.spec.study
@@ -258,7 +273,7 @@ class _Worker:
             schema.INIT_HASH: self.trainer.init_hash,
             schema.CODE_VERSION: code_version(),
             schema.ATTEMPT: "1",
-            schema.OWNER: f"{socket.gethostname()}:{os.getpid()}",
+            schema.OWNER: f"{socket.gethostname()}:{os.getpid()}:{uuid.uuid4().hex[:8]}",
             schema.SELECTED_ON: "val_loss" if study.validates else "test_accuracy",
             schema.STATUS: schema.RUNNING,
             schema.ARMS: ",".join(study.arm),

@@ -236,8 +236,12 @@ def test_bad_images_stop_a_study_with_one_list_and_skip_bad_records_what_was_lef
         assert word in refused.err
     one = ["--arms", "one", "--splits", "0", "--skip-bad"]
     assert call("run", str(path), *one).code == 0
-    (run,) = MlflowStore(home.database_uri, home).runs("small")
+    store = MlflowStore(home.database_uri, home)
+    (run,) = store.runs("small")
     assert "003.png" in run.tags[schema.SKIPPED]
+    listed = store.fetch(run.run_id, schema.SKIPPED_FILE, tmp_path / "fetched")
+    assert listed is not None
+    assert "007.png" in listed.read_text()
     assert run.metrics[schema.N_TRAIN] + run.metrics[schema.N_VAL] + run.metrics["n_test"] == 58
 
 
@@ -285,6 +289,28 @@ def test_doctor_finds_this_machine_fit(call: Call, home: Home) -> None:
     assert found.code == 0
     for word in ("torch", "2.14.1", "cores", "disk", "tracking", "imagenet weights"):
         assert word in found.out
+
+
+def test_a_home_that_is_a_file_is_one_clear_error(
+    call: Call, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "file").write_text("not a folder")
+    monkeypatch.setenv("GALAXY_MLFLOW_HOME", str(tmp_path / "file"))
+    for arguments in (["server"], ["status", "small"], ["run", str(write_study(tmp_path))]):
+        assert call(*arguments).code == 2
+    assert call("doctor").code == 2
+
+
+def test_replacing_deletes_nothing_when_the_new_runs_cannot_begin(
+    call: Call, home: Home, tmp_path: Path
+) -> None:
+    study = str(write_study(tmp_path / "study"))
+    one = ["--arms", "one", "--splits", "0"]
+    assert call("run", study, *one).code == 0
+    hopeless = ["--set", "arm.one.weights=run:nonesuch", "--replace"]
+    assert call("run", study, *one, *hopeless).code == 2
+    (run,) = MlflowStore(home.database_uri, home).runs("small")
+    assert run.status == schema.FINISHED
 
 
 def test_sync_with_nothing_waiting_says_so(call: Call, home: Home) -> None:

@@ -15,8 +15,8 @@ PACKAGE = tuple(
     """
     errors files processes schema config study_file metrics splits morphology simulate fractals
     pictures listings nair_abraham catalog blocks image_store cache contact_sheet augment models
-    pretrain checkpoints energy job optimize train home spool runs tracking sinks plan prepare estimate
-    worker engine display runner doctor options cli_data cli
+    pretrain checkpoints energy job optimize train home spool runs tracking sinks plan prepare
+    estimate worker engine display runner doctor options cli_data cli
     """.split()
 )
 ANALYSIS = tuple(

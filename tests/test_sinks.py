@@ -11,7 +11,12 @@ from pathlib import Path
 import pytest
 
 from galaxy_mlflow import schema
-from galaxy_mlflow.errors import ClaimLostError, IdentityConflictError, ServerRefusedError
+from galaxy_mlflow.errors import (
+    ClaimLostError,
+    IdentityConflictError,
+    ServerError,
+    ServerRefusedError,
+)
 from galaxy_mlflow.home import Home
 from galaxy_mlflow.schema import JobId
 from galaxy_mlflow.sinks import Courier, MemoryRun, MemorySink, MlflowSink, Sink
@@ -29,6 +34,7 @@ def start_of(study: str, **tags: str) -> RunStart:
         schema.DATA_HASH: "d",
         schema.ATTEMPT: "1",
         schema.STATUS: "running",
+        schema.OWNER: uuid.uuid4().hex,
     }
     return RunStart(job, {**job.tags(), **hashes, **tags}, {"epochs": "3", "threads": "1"})
 
@@ -188,11 +194,83 @@ def epoch(number: int, loss: float = 0.5) -> Event:
 def test_two_workers_that_create_the_same_run_end_with_one(
     store: MlflowStore, tmp_path: Path
 ) -> None:
+    name = new_name()
+    first = store.create(start_of(name))
+    with pytest.raises(ClaimLostError, match="another worker created this run first"):
+        store.create(start_of(name))
+    assert [run.run_id for run in store.runs(name)] == [first.run_id]
+
+
+def test_a_run_created_twice_for_the_same_worker_is_still_its_own(store: MlflowStore) -> None:
     start = start_of(new_name())
     first = store.create(start)
-    with pytest.raises(ClaimLostError, match="another worker created this run first"):
-        store.create(start)
+    assert store.create(start).run_id == first.run_id
     assert [run.run_id for run in store.runs(start.job.study)] == [first.run_id]
+
+
+def test_an_older_attempt_stops_once_a_newer_one_has_taken_the_run_up(
+    store: MlflowStore, tmp_path: Path
+) -> None:
+    name = new_name()
+    with (
+        a_spool(tmp_path / "old", start_of(name)) as old,
+        a_spool(tmp_path / "new", start_of(name)) as new,
+    ):
+        courier = Courier(old, store)
+        old.append(epoch(0))
+        courier.deliver()
+        new.append(epoch(0))
+        new.append(epoch(1, loss=0.4))
+        Courier(new, store).deliver()
+        old.append(epoch(1, loss=0.3))
+        with pytest.raises(ClaimLostError, match="taken up by a newer attempt"):
+            courier.deliver()
+    (run,) = store.runs(name)
+    assert [row[:2] for row in history(store, run.run_id, "train_loss")] == [(0, 0.5), (1, 0.4)]
+
+
+def test_a_finished_run_stays_finished_whatever_an_old_spool_holds(
+    store: MlflowStore, tmp_path: Path
+) -> None:
+    name = new_name()
+    with a_spool(tmp_path / "one", start_of(name)) as spool:
+        spool.append(epoch(0))
+        spool.append(Event(Kind.END, 2000, tags={schema.STATUS: schema.FINISHED}))
+        Courier(spool, store).deliver()
+    with a_spool(tmp_path / "two", start_of(name)) as spool:
+        spool.append(epoch(0))
+        spool.append(epoch(1))
+        Courier(spool, store).deliver()
+        assert spool.waiting == 0
+    (run,) = store.runs(name)
+    assert (run.status, run.tags[schema.ATTEMPT]) == (schema.FINISHED, "1")
+    assert [row[0] for row in history(store, run.run_id, "train_loss")] == [0]
+
+
+def test_the_end_of_an_attempt_that_was_gone_on_with_is_not_sent(
+    store: MlflowStore, tmp_path: Path
+) -> None:
+    name = new_name()
+    with a_spool(tmp_path / "spool", start_of(name)) as spool:
+        spool.append(Event(Kind.END, 1500, tags={schema.STATUS: schema.FAILED}))
+        spool.append(epoch(0))
+        Courier(spool, store).deliver()
+        assert spool.waiting == 0
+    assert store.runs(name)[0].status == schema.RUNNING
+
+
+def test_a_run_made_by_others_in_the_same_experiment_is_left_alone(
+    store: MlflowStore, tmp_path: Path
+) -> None:
+    from mlflow import MlflowClient
+
+    start = start_of(new_name())
+    ours = store.create(start)
+    client = MlflowClient(tracking_uri=store.uri)
+    experiment = client.get_experiment_by_name(start.job.study)
+    assert experiment is not None
+    client.create_run(experiment.experiment_id, tags={"arm": "scratch", "split": "x"})
+    assert [run.run_id for run in store.runs(start.job.study)] == [ours.run_id]
 
 
 def test_a_run_of_other_settings_is_not_taken_up_and_the_difference_is_shown(
@@ -317,3 +395,11 @@ def test_a_server_that_refuses_stops_the_run_with_its_reason(
 def test_an_address_is_shown_without_its_password(tmp_path: Path) -> None:
     store = MlflowStore("http://ann:secret@127.0.0.1:5000", Home(tmp_path))
     assert store.shown == "http://127.0.0.1:5000"
+
+
+def test_a_password_in_the_address_is_in_no_message(tmp_path: Path) -> None:
+    store = MlflowStore("http://ann:hidden-word@127.0.0.1:9", Home(tmp_path))
+    with pytest.raises(ServerError) as caught:
+        store.check()
+    assert "hidden-word" not in str(caught.value)
+    assert "127.0.0.1:9" in str(caught.value)

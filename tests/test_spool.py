@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from galaxy_mlflow import schema
-from galaxy_mlflow.errors import ClaimLostError, IdentityConflictError
+from galaxy_mlflow.errors import ClaimLostError, IdentityConflictError, SpoolError
 from galaxy_mlflow.schema import JobId
 from galaxy_mlflow.spool import Event, Kind, RunStart, Spool, spools_under
 
@@ -92,6 +92,34 @@ def test_records_of_another_configuration_are_refused(tmp_path: Path) -> None:
     other = RunStart(JOB, {**START.tags, schema.CONFIG_HASH: "other"}, {})
     with pytest.raises(IdentityConflictError, match="another config_hash"):
         spool.begin(other)
+
+
+@pytest.mark.parametrize("name", ["run.json", "events.jsonl"])
+def test_a_damaged_record_is_named_with_what_to_do(tmp_path: Path, name: str) -> None:
+    spool = opened(tmp_path / "run")
+    spool.append(epoch(0))
+    spool.release()
+    (tmp_path / "run" / name).write_bytes(b"{rubbish\n")
+    with pytest.raises(SpoolError, match=r"damaged.*move the folder away"):
+        opened(tmp_path / "run")
+
+
+def test_not_knowing_what_was_sent_means_sending_it_again(tmp_path: Path) -> None:
+    spool = opened(tmp_path / "run")
+    spool.append(epoch(0))
+    spool.mark_sent(epoch(0))
+    spool.release()
+    (tmp_path / "run" / "sent.json").write_text("{rubbish")
+    assert opened(tmp_path / "run").waiting == 1
+
+
+def test_a_run_keeps_the_parameters_it_first_began_with(tmp_path: Path) -> None:
+    opened(tmp_path / "run").release()
+    spool = Spool(tmp_path / "run")
+    spool.acquire()
+    spool.begin(RunStart(JOB, START.tags, {"epochs": "2", "threads": "8"}))
+    assert spool.start().params == START.params
+    spool.release()
 
 
 def test_a_discarded_spool_leaves_nothing_behind(tmp_path: Path) -> None:

@@ -148,6 +148,31 @@ def test_replacing_the_kind_of_data_forgets_the_settings_of_the_old_kind() -> No
     assert study.data.labels == "given"
 
 
+def test_naming_the_same_kind_of_data_again_keeps_its_settings() -> None:
+    for overrides in (["data.kind=nair-abraham"], ["data.labels=paper", "data.kind=nair-abraham"]):
+        assert load_study_file("paper", overrides).data.labels == "paper"
+
+
+def test_an_override_cannot_make_a_new_arm_by_a_slip(tmp_path: Path) -> None:
+    assert "did you mean 'scratch'" in refusal(write(tmp_path), "arm.scrach.epochs=10")
+
+
+def test_a_name_that_looks_like_a_number_is_a_name(tmp_path: Path) -> None:
+    assert load_study_file(write(tmp_path), ["name=2024"]).name == "2024"
+
+
+def test_a_file_with_a_byte_order_mark_is_read(tmp_path: Path) -> None:
+    path = tmp_path / "small.toml"
+    path.write_text(SMALL, encoding="utf-8-sig")
+    assert load_study_file(path).name == "small"
+
+
+@pytest.mark.parametrize("path", ["\\u0000", "~nobody-here/labels.csv"])
+def test_a_path_that_cannot_be_is_refused(tmp_path: Path, path: str) -> None:
+    text = SMALL.replace('"simulated"\nn = 100', f'"csv"\npath = "{path}"')
+    assert "path" in refusal(write(tmp_path, text))
+
+
 @pytest.mark.parametrize("name", ["demo", "csv", "paper", "paper_persistence", "honest"])
 def test_every_shipped_study_is_valid_and_compares_pretrained_with_scratch(name: str) -> None:
     study = load_study_file(name)
