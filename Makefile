@@ -10,7 +10,7 @@ demo: install
 	$(BIN)/galaxy-mlflow demo
 
 test: install
-	$(BIN)/pytest
+	$(BIN)/pytest --numprocesses 2 --dist loadfile
 
 check: install
 	$(BIN)/ruff check .

@@ -95,6 +95,7 @@ def kill_when(process: subprocess.Popen[bytes], moment: Callable[[], bool]) -> b
             process.send_signal(signal.SIGKILL)
             process.communicate()
             return True
+        time.sleep(0.0005)
     process.communicate()
     return False
 
@@ -198,7 +199,7 @@ def test_a_machine_that_lost_its_disk_goes_on_from_the_servers_checkpoint(
 
 def test_workers_and_server_of_a_killed_command_end_with_it(study: Path, tmp_path: Path) -> None:
     home = Home(tmp_path / "home")
-    process = start(study, home, "--jobs", "2", "--threads", "1")
+    process = start(study, home, "--arms", "one", "--jobs", "2", "--threads", "1")
     while records(home) < 1 and process.poll() is None:
         time.sleep(0.05)
     children = psutil.Process(process.pid).children(recursive=True)
@@ -207,8 +208,8 @@ def test_workers_and_server_of_a_killed_command_end_with_it(study: Path, tmp_pat
     process.communicate()
     _, alive = psutil.wait_procs(children, timeout=30)
     assert not alive
-    run_whole(study, home, "--threads", "1")
-    assert all(len(values) == 4 for values in runs_of_each_epoch(home))
+    run_whole(study, home, "--arms", "one", "--threads", "1")
+    assert all(len(values) == 2 for values in runs_of_each_epoch(home))
 
 
 def runs_of_each_epoch(home: Home) -> list[set[str]]:
