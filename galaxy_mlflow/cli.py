@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, NoReturn
 
 import typer
-from rich.table import Table
+from rich.table import Column, Table
 
 from galaxy_mlflow import cli_data
 from galaxy_mlflow.errors import ConfigError, GalaxyError, did_you_mean
@@ -143,7 +143,15 @@ def status(study: StudyArgument) -> None:
     home, name = Home.default(), study_name(study)
     store = MlflowStore(home.tracking_uri, home)
     runs = sorted(store.runs(name), key=lambda record: record.job)
-    table = Table("run", "status", "last epoch", "test accuracy", "attempt", "reason", title=name)
+    table = Table(
+        Column("run", no_wrap=True),
+        "status",
+        "last epoch",
+        "test accuracy",
+        "attempt",
+        "reason",
+        title=name,
+    )
     for record in runs:
         accuracy = record.metrics.get("test_accuracy")
         table.add_row(
