@@ -212,11 +212,13 @@ class _Worker:
 
     def _resume(self, recorded: int) -> None:
         """Go back to the last checkpoint, here or on the server, that the records reach."""
-        state = self._local_state() or self._server_state()
+        local = self._local_state()
+        state = local or self._server_state()
         if state is None or int(state["epoch"]) > recorded or not self._best_is_here(state):
             return
         self.trainer.restore(state)
-        self.folder.save(state)  # one that came from the server is from now on here too
+        if local is None:  # what came from the server is from now on here too
+            self.folder.save(state)
         self._say(f"resumed after epoch {self.trainer.epoch}")
 
     def _local_state(self) -> State | None:
