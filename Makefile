@@ -4,7 +4,7 @@ PYTHON ?= python3
 TORCH_INDEX_URL ?=
 BIN := .venv/bin
 
-.PHONY: demo test check format install clean
+.PHONY: demo test check format notebook install clean
 
 demo: install
 	$(BIN)/galaxy-mlflow demo
@@ -20,6 +20,9 @@ check: install
 format: install
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
+
+notebook: install
+	$(BIN)/jupyter execute --inplace docs/published.ipynb
 
 install: .venv/installed
 

@@ -43,7 +43,7 @@ def read_metric_name(study: Study, name: str) -> Reading:
     AnalysisError
         The study has no such metric; the message names the nearest.
     """
-    if name in schema.SUMMARY:
+    if name in schema.SUMMARY or name in reevaluated(study):
         return Reading(name, name, "summary")
     if name in study.metric_names:
         return Reading(name, name, "selected")
@@ -52,11 +52,16 @@ def read_metric_name(study: Study, name: str) -> Reading:
         base = name.removeprefix(f"{how}_")
         if base != name and base in study.metric_names:
             return Reading(name, base, how)
-    known = (*schema.SUMMARY, *study.metric_names)
+    known = (*schema.SUMMARY, *reevaluated(study), *study.metric_names)
     raise AnalysisError(
         f"study {study.name} has no metric {name!r}{did_you_mean(name, known)}; it has "
         f"{', '.join(known)}, and peak_, last_ or selected_ before those with a value each epoch"
     )
+
+
+def reevaluated(study: Study) -> tuple[str, ...]:
+    """Return the names of the summaries that a re-evaluation has left, as `Study.runs` has them."""
+    return tuple(str(name) for name in study.runs if str(name).startswith(schema.REEVALUATED))
 
 
 def values(study: Study, reading: Reading) -> pd.Series[float]:
@@ -78,6 +83,53 @@ def values(study: Study, reading: Reading) -> pd.Series[float]:
 def epochs_trained(study: Study) -> pd.Series[int]:
     """Return the number of epochs of each run that has any, indexed by run_id."""
     return study.history(schema.TEST_ACCURACY).groupby("run_id")["epoch"].max() + 1
+
+
+def budgets(study: Study) -> pd.Series[int]:
+    """Return the number of epochs each run was given, indexed by run_id.
+
+    That is its setting `epochs`; a run that does not say was given what it was trained for.
+    """
+    trained = epochs_trained(study)
+    stated = {run: params.get("epochs", "") for run, params in study.params.items()}
+    return (
+        pd.Series(
+            {run: int(text) for run, text in stated.items() if text.isdecimal()}, dtype="float64"
+        )
+        .combine_first(trained.astype("float64"))
+        .astype("int64")
+    )
+
+
+def best_within(study: Study, metric: str, budget: int | None = None) -> pd.DataFrame:
+    """Return the best value of each run within its first `budget` epochs, and its epoch.
+
+    Returns
+    -------
+    Index run_id; columns value float64 and epoch int64 (0-based, the first on ties). The best of
+    a loss is its lowest. A run without a number in those epochs has no row.
+    """
+    points = study.history(metric)
+    if budget is not None:
+        points = points[points["epoch"] < budget]
+    lowest = Reading(metric, metric, "peak").lower_is_better
+    return _peaks(points, lowest).set_index("run_id")[["value", "epoch"]]
+
+
+def epochs_to(study: Study, threshold: float, metric: str = schema.TEST_ACCURACY) -> pd.DataFrame:
+    """Return how many epochs each run took until the metric was first at or above `threshold`.
+
+    Returns
+    -------
+    Index run_id; columns epochs (float64, from 1: the 0-based epoch plus one; the run's own
+    budget where it never got there) and reached (bool). A run that was not trained has no row.
+    """
+    points = study.history(metric)
+    first = points[points["value"] >= threshold].groupby("run_id")["epoch"].min() + 1
+    own = budgets(study)
+    reached = own.index.isin(first.index)
+    epochs = first.reindex(own.index).fillna(own).astype("float64")
+    return pd.DataFrame({"epochs": epochs, "reached": reached})
 
 
 def mean_curves(study: Study, pairs: Pairs, metric: str) -> pd.DataFrame:

@@ -11,9 +11,17 @@ from analysis.study import Study
 from galaxy_mlflow import schema
 from galaxy_mlflow.errors import PairingError, did_you_mean
 
-FEWEST_PAIRS = 2
-UNANIMOUS_AT_FIVE_PERCENT = 6
+FEWEST_PAIRS = 6
 """Pairs from which a sign test that every pair wins gets below p = 0.05 (2^-5 = 0.031)."""
+_AT_ALL = 2
+
+
+@dataclass(frozen=True)
+class Dropped:
+    """A split that was left out of a comparison, and why."""
+
+    split: int
+    reason: str
 
 
 @dataclass(frozen=True)
@@ -25,6 +33,7 @@ class Pairs:
     arms : first and second; differences are first minus second
     run_ids : index split (ascending), one column an arm
     n_train, n_test : images in the training and test part, the same for every run
+    dropped : splits left out, and why
     notes : what a reader must know of how the pairs came about
     """
 
@@ -32,7 +41,8 @@ class Pairs:
     run_ids: pd.DataFrame
     n_train: int
     n_test: int
-    notes: tuple[str, ...]
+    dropped: tuple[Dropped, ...] = ()
+    notes: tuple[str, ...] = ()
 
     @property
     def splits(self) -> tuple[int, ...]:
@@ -52,29 +62,27 @@ def match_runs(
     Parameters
     ----------
     arms : two arms; None means the first two of the study file
-    allow_unfinished : leave out splits that lack a finished run of an arm, and note how many
-    min_pairs : pairs below which there is no comparison
+    allow_unfinished : leave out splits that lack a finished run of an arm; `dropped` says which
+    min_pairs : pairs below which there is no comparison, at least 2
 
     Raises
     ------
     PairingError
         Unknown arm; several runs of one split and arm; an arm without a run on a split; runs not
-        finished; test sets, data or sizes that differ; too few pairs. The message names the runs.
+        finished; test sets, data, classes or sizes that differ; too few pairs. The message names
+        the runs.
     """
     first, second = _two_arms(study, arms)
     runs = study.runs[study.runs[schema.ARM].isin([first, second])]
     _refuse_duplicates(runs)
-    kept, notes = _finished_pairs(runs, (first, second), allow_unfinished)
+    kept, dropped = _finished_pairs(runs, (first, second), allow_unfinished)
     table = kept.pivot(index=schema.SPLIT, columns=schema.ARM, values="run_id")
-    if len(table) < min_pairs:
-        raise PairingError(
-            f"study {study.name} has {len(table)} pair(s) of finished runs of {first} and "
-            f"{second}: at least {min_pairs} needed"
-        )
-    notes += _refuse_other_images(kept)
+    _refuse_few(study, (first, second), len(table), max(min_pairs, _AT_ALL))
+    _refuse_other_classes(study, kept)
+    notes = _dropped_note(dropped) + _refuse_other_images(kept) + _few_pairs(len(table))
     n_train, n_test = (_common_count(kept, name) for name in (schema.N_TRAIN, schema.N_TEST))
-    notes += _few_pairs(len(table))
-    return Pairs((first, second), table[[first, second]], n_train, n_test, tuple(notes))
+    run_ids = table[[first, second]]
+    return Pairs((first, second), run_ids, n_train, n_test, dropped, tuple(notes))
 
 
 def require_equal_budgets(pairs: Pairs, epochs: pd.Series[int], metric: str) -> None:
@@ -125,11 +133,11 @@ def _refuse_duplicates(runs: pd.DataFrame) -> None:
 
 def _finished_pairs(
     runs: pd.DataFrame, arms: tuple[str, str], allow_unfinished: bool
-) -> tuple[pd.DataFrame, list[str]]:
-    """Return the rows of splits on which both arms have finished, and a note of those left out."""
+) -> tuple[pd.DataFrame, tuple[Dropped, ...]]:
+    """Return the rows of splits on which both arms have finished, and the splits left out."""
     open_runs = runs[runs["status"] != schema.FINISHED]
     ready = runs[runs["status"] == schema.FINISHED]
-    alone = ready[ready.groupby(schema.SPLIT)[schema.ARM].transform("size") < 2]
+    alone = ready[ready.groupby(schema.SPLIT)[schema.ARM].transform("size") < len(arms)]
     if len(open_runs) and not allow_unfinished:
         raise PairingError(
             f"runs that have not finished:\n{_listed(open_runs, 'status')}\n"
@@ -138,16 +146,53 @@ def _finished_pairs(
     if len(alone) and not allow_unfinished:
         raise PairingError(
             f"splits with a run of only one of {arms[0]} and {arms[1]}:\n{_listed(alone, 'run_id')}"
+            "\nRun the other arm, or leave these splits out (allow_unfinished, --allow-unfinished)"
         )
     kept = ready.drop(alone.index)
     left_out = sorted(set(runs[schema.SPLIT]) - set(kept[schema.SPLIT]))
-    if not left_out:
-        return kept, []
-    n_open = len(open_runs)
-    return kept, [
-        f"{len(left_out)} split(s) left out for want of two finished runs ({n_open} run(s) "
-        f"unfinished or failed): {_numbers(left_out)}. If what failed is not chance, the "
-        "comparison is of an easier set of splits."
+    return kept, tuple(Dropped(split, _reason(runs, split, arms)) for split in left_out)
+
+
+def _reason(runs: pd.DataFrame, split: int, arms: tuple[str, str]) -> str:
+    """`scratch failed`, or `no run of scratch`, for each arm without a finished run."""
+    status = runs[runs[schema.SPLIT] == split].set_index(schema.ARM)["status"]
+    lacking = {arm: status.get(arm) for arm in arms if status.get(arm) != schema.FINISHED}
+    return "; ".join(
+        f"no run of {arm}" if found is None else f"{arm} {found or 'without status'}"
+        for arm, found in lacking.items()
+    )
+
+
+def _refuse_few(study: Study, arms: tuple[str, str], n: int, least: int) -> None:
+    if n >= least:
+        return
+    hint = (
+        f": below {FEWEST_PAIRS} even a sign test that every pair wins cannot reach p = 0.05. Run "
+        f"more splits, or look at these few as they are (min_pairs={max(n, _AT_ALL)}, --min-pairs)"
+    )
+    raise PairingError(
+        f"study {study.name} has {n} pair(s) of finished runs of {arms[0]} and {arms[1]}: "
+        f"at least {least} needed{hint if least >= FEWEST_PAIRS else ''}"
+    )
+
+
+def _refuse_other_classes(study: Study, runs: pd.DataFrame) -> None:
+    named = runs.assign(classes=runs["run_id"].map(study.classes).map(", ".join, "ignore"))
+    known = named.dropna(subset="classes")
+    if known["classes"].nunique() > 1:
+        raise PairingError(
+            "runs with different classes:\n" + _listed(known.drop_duplicates("classes"), "classes")
+        )
+
+
+def _dropped_note(dropped: Sequence[Dropped]) -> list[str]:
+    if not dropped:
+        return []
+    listed = "; ".join(f"{item.split} ({item.reason})" for item in dropped[:10])
+    more = f"; and {len(dropped) - 10} more" if len(dropped) > 10 else ""
+    return [
+        f"{len(dropped)} split(s) left out for want of two finished runs: {listed}{more}. If what "
+        "failed is not chance, the comparison is of an easier set of splits."
     ]
 
 
@@ -184,10 +229,10 @@ def _common_count(runs: pd.DataFrame, name: str) -> int:
 
 
 def _few_pairs(n: int) -> list[str]:
-    if n >= UNANIMOUS_AT_FIVE_PERCENT:
+    if n >= FEWEST_PAIRS:
         return []
     return [
-        f"Not enough pairs ({n} of {UNANIMOUS_AT_FIVE_PERCENT}): even if every pair agrees, the "
+        f"Not enough pairs ({n} of {FEWEST_PAIRS}): even if every pair agrees, the "
         f"sign test and Wilcoxon's cannot get below p = {2 * 0.5**n:g}, so they cannot reach 0.05. "
         "The intervals rest on very little; run more splits before concluding anything."
     ]

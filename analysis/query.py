@@ -5,54 +5,116 @@ Everything is read whole: pages are followed to the last, and what an API would 
 
 from __future__ import annotations
 
-import json
-import math
+import logging
 import os
-import sqlite3
+import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import closing, contextmanager
-from dataclasses import dataclass
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any, TypeVar
-from urllib.parse import urlsplit, urlunsplit
 
 import numpy as np
 import pandas as pd
 
-from analysis.study import Source, Study
-from galaxy_mlflow import schema
+from analysis.database import (
+    URL_VARIABLE,
+    Database,
+    UnknownDatabaseError,
+    is_database,
+    require_sqlite,
+    shown,
+    sqlite_file,
+    with_driver,
+)
+from analysis.exported import is_export, read_export
+from analysis.points import Points, metric_frame
+from analysis.study import LoggedRun, Study, study_of
 from galaxy_mlflow.errors import ServerError, StudyNotFoundError, did_you_mean
 from galaxy_mlflow.tracking import default_tracking_uri
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
-    from mlflow.entities import Metric, Run
+    from mlflow.store.artifact.artifact_repo import ArtifactRepository
 
 T = TypeVar("T")
 R = TypeVar("R")
 
+LOG = logging.getLogger(__name__)
 PAGE = 1000
 THREADS = 8
-INFINITY = 1.797e308
-"""MLflow stores an infinity as the largest float64; nothing else reaches this far."""
+BULK = "/ajax-api/2.0/mlflow/metrics/get-history-bulk"
+BULK_LIMIT = 25_000
+"""Where the server cuts an answer, without a word: one that long is asked for again in halves."""
+BULK_RUNS = 50
+"""Runs in one request, at most 100: those of 400 epochs stay below the limit."""
 
 _QUICK = {
     "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1",
     "MLFLOW_HTTP_REQUEST_TIMEOUT": "5",
     "MLFLOW_HTTP_REQUEST_BACKOFF_FACTOR": "1",
 }
-"""For the first question to a server, so that a dead one is known in seconds."""
+"""For the first request to a server, so that a dead one is known in seconds."""
 _QUIET = {"MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false"}
+_FOREIGN = ("mlflow", "sqlalchemy", "requests", "botocore", "boto3")
+"""Libraries whose errors mean that the server, its database or its artifacts cannot be read."""
+
+
+class _NoBulkError(Exception):
+    """The server does not know, or refuses, the request for many runs at once."""
+
+
+@dataclass(frozen=True)
+class Request:
+    """One metric of some runs; `place` and the values of `runs` are what `Points` counts."""
+
+    metric: str
+    place: int
+    runs: Mapping[str, int]
+
+    def halves(self) -> list[Request]:
+        """Return the same request, half of the runs each."""
+        return list(self.parts((len(self.runs) + 1) // 2))
+
+    def parts(self, size: int) -> Iterator[Request]:
+        """Yield the same request for at most `size` runs each."""
+        runs = list(self.runs.items())
+        for start in range(0, len(runs), size):
+            yield Request(self.metric, self.place, dict(runs[start : start + size]))
+
+    def points(self, items: Iterable[tuple[str, int, int, float]]) -> Points:
+        """Return an answer, rows of run_id, step, timestamp and value, as points."""
+        runs, steps, times, values = list(zip(*items, strict=True)) or [(), (), (), ()]
+        places = [self.runs[run] for run in runs]
+        return Points.of(np.full(len(places), self.place), places, steps, times, values)
 
 
 @dataclass(frozen=True)
 class MlflowSource:
-    """Reads what `Study` asks for later from an MLflow server or store."""
+    """Reads what `Study` asks for later: metrics from a database where one is given, all else
+    through MLflow's client.
+    """
 
-    client: MlflowClient
     uri: str
+    database: Database | None = None
+    _stores: dict[str, ArtifactRepository] = field(default_factory=dict, repr=False)
+
+    @property
+    def place(self) -> str:
+        """The address that runs and metrics come from, without a user name or password."""
+        return self.database.place if self.database is not None else shown(self.uri)
+
+    @cached_property
+    def client(self) -> MlflowClient:
+        """MLflow's client, made at first use: importing it takes seconds."""
+        if self.uri.startswith("sqlite"):
+            require_sqlite(sqlite_file(self.uri))
+        from mlflow import MlflowClient
+
+        return MlflowClient(tracking_uri=with_driver(self.uri))
 
     def map(self, function: Callable[[T], R], items: Iterable[T]) -> list[R]:
         """Return function(item) for each item, in order, several at a time over a network."""
@@ -60,167 +122,181 @@ class MlflowSource:
         with _clear_errors(self.uri), _environment(_QUIET), ThreadPoolExecutor(threads) as pool:
             return list(pool.map(function, items))
 
-    def histories(self, run_ids: Sequence[str], metric: str) -> list[dict[int, float]]:
-        """Return epoch -> value of one metric for each run: from the database where it is here."""
-        if self.uri.startswith("sqlite:"):
-            return _histories_in_database(_database_file(self.uri), run_ids, metric)
-        return self.map(lambda run: self.history(run, metric), run_ids)
-
-    def history(self, run_id: str, metric: str) -> dict[int, float]:
-        """Ask MLflow for one metric of one run; of two values for one epoch, the later counts."""
-        latest: dict[int, Metric] = {}
-        for point in self.client.get_metric_history(run_id, metric):
-            known = latest.get(point.step)
-            if known is None or point.timestamp >= known.timestamp:
-                latest[point.step] = point
-        return {step: _with_infinities(latest[step].value) for step in sorted(latest)}
+    def metrics(self, runs: pd.DataFrame, names: Sequence[str]) -> pd.DataFrame:
+        """Return every epoch of some metrics, as `points.metric_frame` does."""
+        if self.database is not None:
+            return self.database.metrics(runs, names)
+        places = {run: place for place, run in enumerate(runs["run_id"])}
+        requests = [Request(name, place, places) for place, name in enumerate(names)]
+        return metric_frame(runs, names, Points.joined(self._answers(requests)))
 
     def read(self, run_id: str, path: str) -> bytes | None:
         """Return the bytes of an artifact, or None where the run has no such artifact."""
+        store = self._store_of(run_id)
         folder = str(Path(path).parent) if "/" in path else None
-        if path not in {item.path for item in self.client.list_artifacts(run_id, folder)}:
+        if path not in {item.path for item in store.list_artifacts(folder)}:
             return None
+        if isinstance(store, _local_artifacts()):  # the file is here: no copy is made of it
+            return _download(store, path)
         with TemporaryDirectory() as target:
-            return Path(self.client.download_artifacts(run_id, path, target)).read_bytes()
+            return _download(store, path, target)
+
+    def _store_of(self, run_id: str) -> ArtifactRepository:
+        """Return where a run's artifacts are; asked of the server once a run."""
+        from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
+
+        if run_id not in self._stores:
+            place = self.client.get_run(run_id).info.artifact_uri
+            self._stores[run_id] = get_artifact_repository(place, tracking_uri=self.uri)
+        return self._stores[run_id]
+
+    def _answers(self, requests: Sequence[Request]) -> list[Points]:
+        if self.uri.startswith("http"):
+            try:
+                return self.map(self.in_bulk, _parts(requests, BULK_RUNS))
+            except _NoBulkError:
+                pass
+        return self.map(self.one_by_one, _parts(requests, 1))
+
+    def in_bulk(self, request: Request) -> Points:
+        """Ask the server for many runs at once, and again in halves where it cuts the answer."""
+        points = request.points(self._ask(request))
+        if len(points.step) < BULK_LIMIT:
+            return points
+        if len(request.runs) == 1:
+            return self.one_by_one(request)
+        return Points.joined(self.in_bulk(half) for half in request.halves())
+
+    def one_by_one(self, request: Request) -> Points:
+        """Ask MLflow's client run by run: it follows the pages of each to the last."""
+        return request.points(
+            (run, point.step, point.timestamp, point.value)
+            for run in request.runs
+            for point in self.client.get_metric_history(run, request.metric)
+        )
+
+    def _ask(self, request: Request) -> Iterator[tuple[str, int, int, float]]:
+        from mlflow.utils.credentials import get_default_host_creds
+        from mlflow.utils.rest_utils import http_request
+
+        asked = [("metric_key", request.metric), ("max_results", BULK_LIMIT)]
+        asked += [("run_id", run) for run in request.runs]
+        account = get_default_host_creds(self.uri)  # type: ignore[no-untyped-call]
+        answer = http_request(  # type: ignore[no-untyped-call]
+            account, BULK, "GET", params=asked, raise_on_status=False, max_retries=2
+        )
+        try:
+            answer.raise_for_status()
+            points = answer.json()["metrics"]
+        except (OSError, ValueError, LookupError, TypeError) as error:
+            raise _NoBulkError from error
+        return ((p["run_id"], p["step"], p["timestamp"], p["value"]) for p in points)
 
 
-def load_study(name: str, tracking_uri: str | None = None) -> Study:
+def _download(store: ArtifactRepository, path: str, target: str | None = None) -> bytes:
+    return Path(store.download_artifacts(path, target)).read_bytes()  # type: ignore[no-untyped-call]
+
+
+def _local_artifacts() -> type[ArtifactRepository]:
+    from mlflow.store.artifact.local_artifact_repo import LocalArtifactRepository
+
+    return LocalArtifactRepository
+
+
+def load_study(
+    name: str | Path, tracking_uri: str | None = None, database_url: str | None = None
+) -> Study:
     """Read the runs of a study; epochs and artifacts follow when they are asked for.
 
     Parameters
     ----------
+    name : the study; or a folder that `Study.export` wrote: a Path, a text with a `/`, or the
+        name of such a folder here. An export is read as it is, with no server.
     tracking_uri : an MLflow server or store; None means MLFLOW_TRACKING_URI, or else the default
         store (GALAXY_MLFLOW_HOME, or `.galaxy-mlflow` in the current folder)
+    database_url : the server's own database (SQLite or PostgreSQL), to be read directly and
+        read-only, which is many times as fast; artifacts still come from the server. None means a
+        `tracking_uri` that is a database, or else GALAXY_MLFLOW_DATABASE_URL, or else the
+        default store. One that cannot be used is named in a logged warning, and the server asked.
 
     Raises
     ------
     StudyNotFoundError
         No such store or study, or a study without runs. Nothing is created by asking.
     ServerError
-        The server does not answer within seconds, or refuses.
+        The server does not answer within seconds, or refuses; the database cannot be read, and
+        it is what the tracking URI names.
+    AnalysisError
+        An export is missing, damaged, or of an unknown format.
     """
-    uri = tracking_uri or default_tracking_uri()
-    with _clear_errors(uri):
-        client = _open(uri)
-        found = _search_runs(client, _find_experiment(client, name, uri))
-    runs = [run for run in found if _is_job(run)]
-    if not runs:
+    if is_export(name):
+        return read_export(Path(name))
+    source = _source(tracking_uri, database_url)
+    runs, source = _logged(str(name), source)
+    jobs = [run for run in runs if run.is_job]
+    if not jobs:
         raise StudyNotFoundError(
-            f"study {name} has no runs yet at {_shown(uri)}: `galaxy-mlflow run {name}` makes them"
+            f"study {name} has no runs yet at {source.place}: `galaxy-mlflow run {name}` makes them"
         )
-    return _study(name, runs, MlflowSource(client, uri))
+    return study_of(str(name), jobs, source)
 
 
-def _study(name: str, runs: Sequence[Run], source: Source) -> Study:
-    frame = pd.DataFrame([_row(run) for run in runs], columns=list(schema.RUN_COLUMNS))
-    arms = _arms(runs)
-    order = frame[schema.ARM].map({arm: i for i, arm in enumerate(arms)})
-    frame = frame.assign(order=order).sort_values([schema.SPLIT, "order", "run_id"])
-    keys = {key for run in runs for key in run.data.metrics}
-    return Study(
-        name=name,
-        runs=frame.drop(columns="order").reset_index(drop=True),
-        arms=arms,
-        question=next((q for run in runs if (q := run.data.tags.get(schema.QUESTION))), ""),
-        metric_names=tuple(sorted(k for k in keys if _by_epoch(k))),
-        tags={run.info.run_id: dict(run.data.tags) for run in runs},
-        params={run.info.run_id: dict(run.data.params) for run in runs},
-        source=source,
-    )
+def _source(tracking_uri: str | None, database_url: str | None) -> MlflowSource:
+    own = tracking_uri if tracking_uri and is_database(tracking_uri) else None
+    database = database_url or own or os.environ.get(URL_VARIABLE)
+    uri = tracking_uri or os.environ.get("MLFLOW_TRACKING_URI") or database
+    uri = uri or default_tracking_uri()
+    if database is None and is_database(uri):
+        database = uri
+    return MlflowSource(uri, Database(database) if database else None)
 
 
-def _row(run: Run) -> dict[str, Any]:
-    tags, metrics = run.data.tags, run.data.metrics
-    row: dict[str, Any] = {column: tags.get(column, "") for column in schema.RUN_COLUMNS}
-    row |= {key: _with_infinities(metrics.get(key, math.nan)) for key in schema.SUMMARY}
-    row |= {"run_id": run.info.run_id, "status": tags.get(schema.STATUS, "")}
-    return row | {schema.SPLIT: int(tags[schema.SPLIT])}
-
-
-def _arms(runs: Sequence[Run]) -> tuple[str, ...]:
-    """Arms as the study file orders them; those it did not name follow in order of their start."""
-    first = sorted(runs, key=lambda run: run.info.start_time)
-    listed = [a for run in first[-1:] for a in run.data.tags.get(schema.ARMS, "").split(",") if a]
-    started = [run.data.tags[schema.ARM] for run in first]
-    return tuple(arm for arm in dict.fromkeys([*listed, *started]) if arm in set(started))
-
-
-def _is_job(run: Run) -> bool:
-    tags = run.data.tags
-    return all(tags.get(t) for t in schema.IDENTITY_TAGS) and tags[schema.SPLIT].isdecimal()
-
-
-def _by_epoch(metric: str) -> bool:
-    return metric not in schema.SUMMARY and not metric.startswith("system/")
-
-
-def _with_infinities(value: float) -> float:
-    return float(np.copysign(np.inf, value)) if abs(value) >= INFINITY else float(value)
-
-
-def _open(uri: str) -> MlflowClient:
-    if uri.startswith("sqlite:"):
-        _require_database(_database_file(uri))
-    from mlflow import MlflowClient
-
-    return MlflowClient(tracking_uri=uri)
-
-
-def _histories_in_database(
-    file: Path, run_ids: Sequence[str], metric: str
-) -> list[dict[int, float]]:
-    """Read what `MlflowSource.history` asks for, for all runs at once: 20 times as fast."""
-    found: dict[str, dict[int, float]] = {run: {} for run in run_ids}
-    with closing(_read_only(file)) as database:
-        rows = database.execute(
-            "SELECT run_uuid, step, value, is_nan FROM metrics WHERE key = ? "
-            "AND run_uuid IN (SELECT value FROM json_each(?)) ORDER BY timestamp, value",
-            (metric, json.dumps(list(run_ids))),
-        )
-        for run, step, value, is_nan in rows:
-            found[run][step] = math.nan if is_nan else _with_infinities(value)
-    return [dict(sorted(found[run].items())) for run in run_ids]
-
-
-def _database_file(uri: str) -> Path:
-    return Path(uri.removeprefix("sqlite:///").partition("?")[0])
-
-
-def _read_only(file: Path) -> sqlite3.Connection:
-    return sqlite3.connect(f"{file.resolve().as_uri()}?mode=ro", uri=True)
-
-
-def _require_database(path: Path) -> None:
-    """Refuse where MLflow would make a database by the mere asking."""
-    missing = f"{path}: no runs are stored there; `galaxy-mlflow run STUDY` makes the store"
-    if not path.is_file():
-        raise StudyNotFoundError(missing)
+def _logged(study: str, source: MlflowSource) -> tuple[list[LoggedRun], MlflowSource]:
+    """Return a study's runs and where they came from: the database, or else MLflow's client."""
+    if source.database is None:
+        return _from_client(study, source), source
     try:
-        with closing(_read_only(path)) as database:
-            database.execute("SELECT 1 FROM experiments LIMIT 1")
-    except sqlite3.DatabaseError as error:
-        raise StudyNotFoundError(f"{missing} (it is no MLflow database: {error})") from None
+        runs = source.database.runs(study)
+    except (UnknownDatabaseError, ServerError, StudyNotFoundError) as error:
+        direct = source.database.url == source.uri
+        if direct and not isinstance(error, UnknownDatabaseError):
+            raise
+        instead = "MLflow's own client" if direct else shown(source.uri)
+        LOG.warning("%s; reading through %s instead", error, instead)
+        return _logged(study, MlflowSource(source.uri))
+    if runs is None:
+        raise _not_found(study, source.place, source.database.studies())
+    return runs, source
 
 
-def _find_experiment(client: MlflowClient, name: str, uri: str) -> str:
+def _from_client(study: str, source: MlflowSource) -> list[LoggedRun]:
+    with _clear_errors(source.uri):
+        search, where = source.client.search_runs, [_find_experiment(source, study)]
+        runs = _pages(lambda token: search(where, max_results=PAGE, page_token=token))
+        return [
+            LoggedRun(r.info.run_id, r.info.start_time, r.data.tags, r.data.params, r.data.metrics)
+            for r in runs
+        ]
+
+
+def _find_experiment(source: MlflowSource, name: str) -> str:
+    client = source.client
     with _environment(_QUICK):
         experiment = client.get_experiment_by_name(name)
     if experiment is not None and experiment.lifecycle_stage == "active":
         return str(experiment.experiment_id)
     pages = _pages(lambda token: client.search_experiments(max_results=PAGE, page_token=token))
-    known = sorted(item.name for item in pages if item.name != "Default")
+    raise _not_found(name, source.place, [item.name for item in pages])
+
+
+def _not_found(name: str, place: str, studies: Iterable[str]) -> StudyNotFoundError:
+    known = sorted(study for study in studies if study != "Default")
     listed = f"known: {', '.join(known)}" if known else "there is no study yet"
-    raise StudyNotFoundError(
-        f"no study {name!r} at {_shown(uri)}{did_you_mean(name, known)}; {listed}"
-    )
+    return StudyNotFoundError(f"no study {name!r} at {place}{did_you_mean(name, known)}; {listed}")
 
 
-def _search_runs(client: MlflowClient, experiment_id: str) -> list[Run]:
-    return list(
-        _pages(
-            lambda token: client.search_runs([experiment_id], max_results=PAGE, page_token=token)
-        )
-    )
+def _parts(requests: Iterable[Request], runs: int) -> Iterator[Request]:
+    return (part for request in requests for part in request.parts(runs))
 
 
 def _pages(ask: Callable[[str | None], Any]) -> Iterator[Any]:
@@ -232,14 +308,6 @@ def _pages(ask: Callable[[str | None], Any]) -> Iterator[Any]:
         token = page.token
         if not token:
             return
-
-
-def _shown(uri: str) -> str:
-    """Return the URI without a user name and password."""
-    parts = urlsplit(uri)
-    return (
-        urlunsplit(parts._replace(netloc=parts.netloc.rpartition("@")[2])) if parts.netloc else uri
-    )
 
 
 @contextmanager
@@ -256,27 +324,27 @@ def _environment(values: Mapping[str, str]) -> Iterator[None]:
 
 @contextmanager
 def _clear_errors(uri: str) -> Iterator[None]:
-    """Turn what MLflow raises into one clear line."""
+    """Turn what MLflow and the libraries below it raise into one clear line."""
     try:
         yield
     except Exception as error:
-        from mlflow.exceptions import MlflowException
-
-        if not isinstance(error, MlflowException):
+        if type(error).__module__.partition(".")[0] not in _FOREIGN:
             raise
         raise ServerError(_explain(uri, error)) from None
 
 
-def _explain(uri: str, error: Any) -> str:
-    shown, text = _shown(uri), str(error)
-    if error.get_http_status_code() in (401, 403):
+def _explain(uri: str, error: Exception) -> str:
+    place, text = shown(uri), str(error)
+    status = getattr(error, "get_http_status_code", lambda: 0)()
+    if status in (401, 403):
         return (
-            f"the tracking server {shown} refuses: set MLFLOW_TRACKING_USERNAME and "
+            f"the tracking server {place} refuses: set MLFLOW_TRACKING_USERNAME and "
             "MLFLOW_TRACKING_PASSWORD to an account that may read the study"
         )
     if "failed with exception" in text:
         return (
-            f"the tracking server {shown} cannot be reached: is it running, and is "
+            f"the tracking server {place} cannot be reached: is it running, and is "
             "MLFLOW_TRACKING_URI right?"
         )
-    return f"the tracking server {shown} gives no usable answer: {text.replace(uri, shown)[:200]}"
+    words = re.sub(r"(?<=://)[^/\s]*@", "", text.replace(uri, place)).strip().partition("\n")[0]
+    return f"the tracking server {place} gives no usable answer: {words[:200]}"

@@ -9,6 +9,8 @@ from dataclasses import dataclass
 
 WIDTH = 100
 _GAP = "   "
+_LINE = 0.8
+"""Share of a line of LaTeX that columns of prose fill; the rest is what parts them."""
 _LATEX = {
     "\\": r"\textbackslash{}",
     "&": r"\&",
@@ -27,7 +29,7 @@ _LATEX = {
 
 @dataclass(frozen=True)
 class Table:
-    """Rows of text under a header; `align` has one of `l` and `r` a column."""
+    """Rows of text under a header; `align` has a letter a column: `l`, `r`, or `p` for prose."""
 
     header: tuple[str, ...]
     align: str
@@ -67,9 +69,9 @@ def to_markdown(sheet: Sheet) -> str:
 
 
 def to_latex(sheet: Sheet) -> str:
-    r"""Return the sheet as LaTeX paragraphs and tables; needs `\usepackage{booktabs,tabularx}`."""
+    r"""Return the sheet as LaTeX paragraphs and tables, for `\usepackage{booktabs,tabularx}`."""
     parts = [rf"\paragraph{{{_latex(sheet.title)}}} {_latex(sheet.headline)}"]
-    parts += [_latex_table(table) for table in sheet.tables]
+    parts += [table_to_latex(table) for table in sheet.tables]
     notes = [rf"\item {_latex(note)}" for note in sheet.notes]
     parts.append("\n".join([r"\begin{itemize}", *notes, r"\end{itemize}"]))
     return "\n\n".join([*parts, _latex(sheet.footer)]) + "\n"
@@ -84,7 +86,7 @@ def to_html(sheet: Sheet) -> str:
 
 
 def table_to_html(table: Table) -> str:
-    """Return a table as HTML, escaped; numbers carry the class `number`."""
+    """Return a table as HTML, escaped; cells carry the classes `number` and `prose`."""
     head = _html_row("th", table.header, table.align)
     rows = "\n".join(_html_row("td", row, table.align) for row in table.rows)
     return f"<table>\n<thead>{head}</thead>\n<tbody>\n{rows}\n</tbody>\n</table>"
@@ -127,14 +129,30 @@ def _latex(text: str) -> str:
     return re.sub(r"(?<![\w.])-(?=\d)", "$-$", escaped)
 
 
-def _latex_table(table: Table) -> str:
-    """Return a table whose last column, where it is prose, takes what is left of the line."""
+def table_to_latex(table: Table) -> str:
+    r"""Return a table as LaTeX for `\usepackage{booktabs,tabularx,longtable}`.
+
+    A last column of words takes what is left of the line; a table with columns of prose breaks
+    over pages.
+    """
+    if "p" in table.align:
+        return _long_table(table)
     prose = table.align.endswith("l")
     kind, width = ("tabularx", r"{\linewidth}") if prose else ("tabular", "")
     columns = table.align[:-1] + ("X" if prose else "r")
-    head = [rf"\begin{{{kind}}}{width}{{{columns}}}", r"\toprule", _latex_row(table.header)]
+    return _latex_lines(table, rf"\begin{{{kind}}}{width}{{{columns}}}", kind)
+
+
+def _long_table(table: Table) -> str:
+    share = _LINE / table.align.count("p")
+    columns = table.align.replace("p", rf"p{{{share:.2f}\linewidth}}")
+    return _latex_lines(table, rf"\begin{{longtable}}{{{columns}}}", "longtable")
+
+
+def _latex_lines(table: Table, begin: str, kind: str) -> str:
     body = [_latex_row(row) for row in table.rows]
-    return "\n".join([*head, r"\midrule", *body, r"\bottomrule", rf"\end{{{kind}}}"])
+    head = [begin, r"\toprule", _latex_row(table.header), r"\midrule"]
+    return "\n".join([*head, *body, r"\bottomrule", rf"\end{{{kind}}}"])
 
 
 def _latex_row(row: tuple[str, ...]) -> str:
@@ -143,9 +161,10 @@ def _latex_row(row: tuple[str, ...]) -> str:
 
 def _html_row(tag: str, row: tuple[str, ...], align: str) -> str:
     cells = [
-        f'<{tag} class="number">{html.escape(cell)}</{tag}>'
-        if side == "r"
-        else f"<{tag}>{html.escape(cell)}</{tag}>"
+        f"<{tag}{_CELL[side]}>{html.escape(cell)}</{tag}>"
         for cell, side in zip(row, align, strict=True)
     ]
     return f"<tr>{''.join(cells)}</tr>"
+
+
+_CELL = {"l": "", "r": ' class="number"', "p": ' class="prose"'}

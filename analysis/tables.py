@@ -1,152 +1,100 @@
-"""Tables of a study: its arms, and its classes with paired, adjusted differences."""
+"""Tables of a study as text: its arms, its classes, all its pairs of arms."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import pandas as pd
-from numpy.typing import NDArray
 
-from analysis.curves import epochs_trained, read_metric_name, values
+from analysis.compare import Comparison
+from analysis.curves import budgets, read_metric_name, values
 from analysis.pairs import Pairs
 from analysis.sheet import Table
-from analysis.stats import corrected_t, format_p, holm
-from analysis.study import Confusion, Study
-from analysis.wording import PERCENT
+from analysis.stats import Evidence, Result, format_p, holm
+from analysis.study import Study
+from analysis.times import TimeToAccuracy
+from analysis.wording import PERCENT, Unit
 from galaxy_mlflow import schema
-from galaxy_mlflow.errors import AnalysisError
-from galaxy_mlflow.metrics import metrics_from_confusion
 
-CLASS_COLUMNS = (
-    "class",
-    "score",
-    "first",
-    "second",
-    "difference",
-    "ci_low",
-    "ci_high",
-    "p_value",
-    "p_holm",
-)
 READINGS = ("selected", "peak", "last")
 _HOURS = 3600
-
-
-@dataclass(frozen=True)
-class Matrices:
-    """Confusion matrices on the test set at the selected epoch, of every pair.
-
-    Attributes
-    ----------
-    classes : names of the classes, in the order of rows (true) and columns (predicted)
-    by_arm : int64 arrays of shape (J, n_classes, n_classes), in the order of the splits
-    """
-
-    classes: tuple[str, ...]
-    by_arm: Mapping[str, NDArray[np.int64]]
-
-
-def selected_matrices(study: Study, pairs: Pairs) -> Matrices:
-    """Read the confusion matrices of all paired runs at their selected epochs.
-
-    Raises
-    ------
-    AnalysisError
-        A run has no matrix of its selected epoch, or other classes than the rest.
-    """
-    run_ids = [str(run) for arm in pairs.arms for run in pairs.run_ids[arm]]
-    found = study.confusions(run_ids)
-    selected = study.runs.set_index("run_id")[schema.SELECTED_EPOCH]
-    lacking = [run for run in run_ids if run not in found or selected[run] not in found[run].epochs]
-    if lacking:
-        raise AnalysisError(
-            f"{len(lacking)} run(s) have no confusion matrix of their selected epoch in "
-            f"{schema.CONFUSION_FILE}: {', '.join(lacking[:5])}"
-        )
-    by_arm = {
-        arm: np.stack([found[run].epochs[int(selected[run])] for run in pairs.run_ids[arm]])
-        for arm in pairs.arms
-    }
-    return Matrices(_same_classes(found), by_arm)
-
-
-def class_table(matrices: Matrices, pairs: Pairs) -> pd.DataFrame:
-    """Compare recall, precision and F1 of each class between both arms.
-
-    Returns
-    -------
-    One row a score and class, columns `CLASS_COLUMNS`: means of both arms over splits, their
-    difference with the corrected interval and p-value, and that p adjusted by Holm over the
-    classes within one score. A difference that is the same on every split has no p (nan).
-    """
-    keys = schema.class_keys(matrices.classes)
-    scores = {
-        arm: pd.DataFrame([metrics_from_confusion(matrix, keys) for matrix in stack])
-        for arm, stack in matrices.by_arm.items()
-    }
-    parts = []
-    for score in schema.PER_CLASS_SCORES:
-        rows = [
-            {"class": name, "score": score} | _class_row(scores, pairs, f"{score}_{key}")
-            for name, key in zip(matrices.classes, keys, strict=True)
-        ]
-        part = pd.DataFrame(rows)
-        parts.append(part.assign(p_holm=_holm_of_defined(part["p_value"])))
-    return pd.concat(parts, ignore_index=True)[list(CLASS_COLUMNS)]
-
-
-def class_counts(matrices: Matrices) -> pd.DataFrame:
-    """Return the images of each class in the test sets: class, mean, lowest, highest, share."""
-    rows = next(iter(matrices.by_arm.values())).sum(axis=2)
-    return pd.DataFrame(
-        {
-            "class": matrices.classes,
-            "mean": rows.mean(axis=0),
-            "lowest": rows.min(axis=0),
-            "highest": rows.max(axis=0),
-            "share": rows.sum(axis=0) / rows.sum(),
-        }
-    )
+_LOOKS = (6, 8, 10, 20, 30, 50, 100, 200)
 
 
 def arm_table(study: Study, pairs: Pairs) -> pd.DataFrame:
     """Return, an arm: runs, epochs, mean and sd of test accuracy however it is read, hours in all.
 
-    The columns `selected`, `peak` and `last` (and `_sd`) are test accuracy as a fraction.
+    The columns `selected`, `peak` and `last` (and `_sd`) are test accuracy as a fraction; hours
+    are nan where no run says how long it took.
     """
-    epochs, runs = epochs_trained(study), study.runs.set_index("run_id")
-    table = pd.DataFrame({"arm": pairs.arms}).set_index("arm")
-    for arm in pairs.arms:
-        mine = pairs.run_ids[arm]
-        table.loc[arm, "runs"] = len(mine)
-        table.loc[arm, "epochs"] = epochs[mine].max()
-        table.loc[arm, "hours"] = runs.loc[mine, schema.TOTAL_SECONDS].sum() / _HOURS
-    for how in READINGS:
-        by_run = values(study, read_metric_name(study, f"{how}_{schema.TEST_ACCURACY}"))
-        for arm in pairs.arms:
-            accuracy = by_run[pairs.run_ids[arm]]
-            table.loc[arm, [how, f"{how}_sd"]] = [accuracy.mean(), accuracy.std()]
-    return table.reset_index()
+    epochs, runs = budgets(study), study.runs.set_index("run_id")
+    readings = {
+        how: values(study, read_metric_name(study, f"{how}_{schema.TEST_ACCURACY}"))
+        for how in READINGS
+    }
+    return pd.DataFrame(
+        [_arm_row(pairs.run_ids[arm], runs, epochs, readings) for arm in pairs.arms]
+    )
 
 
-def print_classes(classes: pd.DataFrame, arms: tuple[str, str], score: str) -> Table:
-    """Return one score's rows of `class_table` as text, in percent and points."""
-    header = ("class", *arms, "difference", "95 % interval", "p", "p, Holm")
+def _arm_row(
+    run_ids: pd.Series[Any],
+    runs: pd.DataFrame,
+    epochs: pd.Series[int],
+    readings: Mapping[str, pd.Series[float]],
+) -> dict[str, Any]:
+    hours = runs[schema.TOTAL_SECONDS][run_ids].sum(min_count=1) / _HOURS
+    row = {
+        "arm": run_ids.name,
+        "runs": len(run_ids),
+        "epochs": epochs[run_ids].max(),
+        "hours": hours,
+    }
+    for how, by_run in readings.items():
+        accuracy = by_run[run_ids]
+        row |= {how: accuracy.mean(), f"{how}_sd": accuracy.std()}
+    return row
+
+
+def pairs_table(comparisons: Sequence[Comparison]) -> pd.DataFrame:
+    """Return one row for every two arms: difference, corrected interval, p, Holm over the pairs.
+
+    Columns first, second, n_pairs, wins, losses, ties, difference, ci_low, ci_high, p_value,
+    p_holm; the family of Holm's adjustment is all the pairs of arms.
+    """
+    rows = [
+        {
+            "first": c.arms[0],
+            "second": c.arms[1],
+            **{name: getattr(c, name) for name in ("n_pairs", "wins", "losses", "ties")},
+            "difference": c.mean_difference,
+            "ci_low": c.tests["corrected_t"].ci_low,
+            "ci_high": c.tests["corrected_t"].ci_high,
+            "p_value": c.tests["corrected_t"].p_value,
+        }
+        for c in comparisons
+    ]
+    table = pd.DataFrame(rows)
+    return table.assign(p_holm=holm(table["p_value"]))
+
+
+def print_pairs(table: pd.DataFrame, unit: Unit) -> Table:
+    """Return `pairs_table` as text."""
+    header = ("first minus second", "splits", "difference", "95 % interval", "p", "p, Holm")
     rows = [
         (
-            str(row["class"]),
-            PERCENT.value(row["first"]),
-            PERCENT.value(row["second"]),
-            PERCENT.signed(row["difference"]),
-            PERCENT.interval(row["ci_low"], row["ci_high"]),
+            f"{row['first']} minus {row['second']}",
+            f"{row['n_pairs']}",
+            unit.signed(row["difference"]),
+            unit.interval(row["ci_low"], row["ci_high"]),
             format_p(row["p_value"]),
             format_p(row["p_holm"]),
         )
-        for _, row in classes[classes["score"] == score].iterrows()
+        for _, row in table.iterrows()
     ]
-    return Table(header, "lrrrrrr", tuple(rows))
+    return Table(header, "lrrrrr", tuple(rows))
 
 
 def print_counts(counts: pd.DataFrame) -> Table:
@@ -177,36 +125,92 @@ def print_arms(arms: pd.DataFrame) -> Table:
                 f"{PERCENT.value(row[how])} (sd {PERCENT.value(row[f'{how}_sd'])})"
                 for how in READINGS
             ),
-            f"{row['hours']:.2f}",
+            f"{row['hours']:.2f}" if np.isfinite(row["hours"]) else "unknown",
         )
         for _, row in arms.iterrows()
     ]
     return Table(header, "lrrrrrr", tuple(rows))
 
 
-def _class_row(scores: Mapping[str, pd.DataFrame], pairs: Pairs, column: str) -> dict[str, float]:
-    x, y = (scores[arm][column].to_numpy() for arm in pairs.arms)
-    test = corrected_t(x, y, pairs.n_train, pairs.n_test)
-    return {
-        "first": float(x.mean()),
-        "second": float(y.mean()),
-        "difference": test.estimate,
-        "ci_low": test.ci_low,
-        "ci_high": test.ci_high,
-        "p_value": test.p_value,
-    }
+def print_times(times: Sequence[TimeToAccuracy]) -> Table:
+    """Return time to accuracy as text: one row a threshold."""
+    first, second = times[0].arms
+    header = (
+        "threshold",
+        *(f"{arm}: reached, median" for arm in (first, second)),
+        "mean epochs, restricted",
+        "difference",
+        "p",
+        "sooner, later, open",
+    )
+    return Table(header, "rrrrrrr", tuple(_times_row(time) for time in times))
 
 
-def _holm_of_defined(p: pd.Series[float]) -> pd.Series[float]:
-    defined = p.dropna()
-    if defined.empty:
-        return p
-    return pd.Series(holm(defined), index=defined.index).reindex(p.index)
+def _times_row(time: TimeToAccuracy) -> tuple[str, ...]:
+    first, second = time.arms
+    difference, sign = time.difference, time.sign.detail
+    return (
+        PERCENT.value(time.threshold),
+        *(
+            f"{time.reached[arm]} in {time.budgets[arm]} epochs, {_median(time.median[arm])}"
+            for arm in (first, second)
+        ),
+        f"{time.rmst[first]:.1f}, {time.rmst[second]:.1f} of {time.horizon}",
+        f"{difference.estimate:+.1f} {_epochs_interval(difference)}",
+        difference.p_text,
+        f"{sign['wins']}, {sign['losses']}, {time.undecidable}",
+    )
 
 
-def _same_classes(found: Mapping[str, Confusion]) -> tuple[str, ...]:
-    classes = {confusion.classes for confusion in found.values()}
-    if len(classes) != 1:
-        listed = " and ".join(", ".join(names) for names in sorted(classes))
-        raise AnalysisError(f"runs have different classes: {listed}")
-    return classes.pop()
+def _median(epochs: float) -> str:
+    return f"{epochs:.0f}" if np.isfinite(epochs) else "not reached"
+
+
+def _epochs_interval(test: Result) -> str:
+    if np.isnan(test.ci_low):
+        return "(no interval)"
+    return f"[{test.ci_low:+.1f}, {test.ci_high:+.1f}]"
+
+
+def print_evidence(evidence: Evidence, unit: Unit) -> Table:
+    """Return what the first n splits said, at a few n."""
+    header = (
+        "splits",
+        "higher, lower, equal",
+        "mean difference",
+        "95 % interval, corrected",
+        "p, corrected t",
+        "p, sign test",
+        "e-value",
+    )
+    last = int(evidence.n[-1])
+    shown = sorted({n for n in _LOOKS if n < last} | {last})
+    return Table(header, "rrrrrrr", tuple(_evidence_row(evidence, n - 1, unit) for n in shown))
+
+
+def _evidence_row(evidence: Evidence, i: int, unit: Unit) -> tuple[str, ...]:
+    e = evidence
+    return (
+        f"{e.n[i]}",
+        f"{e.wins[i]}, {e.losses[i]}, {e.ties[i]}",
+        unit.change(float(e.mean[i])),
+        unit.interval(float(e.ci_low[i]), float(e.ci_high[i])),
+        format_p(float(e.corrected_p[i])),
+        format_p(float(e.sign_p[i])),
+        f"{e.e_value[i]:.3g}",
+    )
+
+
+def print_mcnemar(table: pd.DataFrame, arms: tuple[str, str]) -> Table:
+    """Return `mcnemar_table` as text: one row a split."""
+    header = ("split", *(f"only {arm} right" for arm in arms), "p, exact", "mid-p", "p, Holm")
+    rows = [
+        (
+            f"{row['split']:.0f}",
+            f"{row['only_first']:.0f}",
+            f"{row['only_second']:.0f}",
+            *(format_p(row[name]) for name in ("p_value", "mid_p", "p_holm")),
+        )
+        for _, row in table.iterrows()
+    ]
+    return Table(header, "rrrrrr", tuple(rows))

@@ -26,7 +26,10 @@ _SUMMARIES = {
 
 @dataclass(frozen=True)
 class Unit:
-    """How values of a metric are printed: scaled, rounded, and the words for a difference."""
+    """How values of a metric are printed: scaled, rounded, and the words for a difference.
+
+    Values have the digits that are published; differences, which are small, one more.
+    """
 
     scale: float
     digits: int
@@ -34,16 +37,23 @@ class Unit:
     difference: str
 
     def value(self, number: float) -> str:
-        """`83.50 %`."""
-        return self._number(number, "") + self.sign
+        """`83.5 %`; `unknown` for nan."""
+        if math.isnan(number):
+            return "unknown"
+        return self._number(number, "", self.digits) + self.sign
 
     def signed(self, number: float) -> str:
         """`+1.59`, without its unit."""
-        return self._number(number, "+")
+        return self._number(number, "+", self.digits + 1)
 
     def change(self, number: float) -> str:
         """`+1.59 points`."""
         return self.signed(number) + self.difference
+
+    def size(self, number: float) -> str:
+        """`1 point`, `0.5 points`: a size that somebody chose, as few digits as it needs."""
+        text = f"{self.scale * number:g}{self.difference}"
+        return text.removesuffix("s") if text == "1 points" else text
 
     def interval(self, low: float, high: float) -> str:
         """`[+0.87, +2.31]`, or `undefined`."""
@@ -51,30 +61,33 @@ class Unit:
             return "undefined"
         return f"[{self.signed(low)}, {self.signed(high)}]"
 
-    def _number(self, number: float, plus: str) -> str:
-        text = f"{self.scale * number:{plus}.{self.digits}f}"
-        return text if float(text) else f"{0:.{self.digits}f}"
+    def _number(self, number: float, plus: str, digits: int) -> str:
+        text = f"{self.scale * number:{plus}.{digits}f}"
+        return text if float(text) else f"{0:.{digits}f}"
 
 
-PERCENT = Unit(100, 2, " %", " points")
+PERCENT = Unit(100, 1, " %", " points")
 """Of everything that is a fraction in the data."""
 
 
 def unit_of(reading: Reading) -> Unit:
     """Return the unit in which a metric is printed."""
     if reading.base in EPOCH_METRICS:
-        return Unit(1, 1, "", " epochs")
+        return Unit(1, 0, "", " epochs")
     if reading.base in (schema.TOTAL_SECONDS, schema.EPOCH_SECONDS):
-        return Unit(1, 1, " s", " s")
+        return Unit(1, 0, " s", " s")
     if any(word in _FRACTIONS for word in reading.base.split("_")):
         return PERCENT
-    return Unit(1, 4, "", "")
+    return Unit(1, 3, "", "")
 
 
 def in_words(reading: Reading) -> str:
     """`test accuracy at the selected epoch`."""
     if reading.base in _SUMMARIES:
         return _SUMMARIES[reading.base]
+    if reading.base.startswith(schema.REEVALUATED):
+        base = reading.base.removeprefix(schema.REEVALUATED)
+        return f"{_metric_words(base)} of the chosen network, evaluated again"
     return _metric_words(reading.base) + _HOW[reading.how]
 
 

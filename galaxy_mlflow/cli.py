@@ -1,33 +1,28 @@
-"""The command line: parse, call, print."""
+"""The command line: parse, call, print. The commands that analyse, and the others by name."""
 
 from __future__ import annotations
 
 import shutil
 import sys
-import time
-from contextlib import suppress
-from dataclasses import replace
+from contextlib import contextmanager
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Annotated, NoReturn
 
 import typer
-from rich.table import Column, Table
 
-from galaxy_mlflow import cli_data
-from galaxy_mlflow.errors import ConfigError, GalaxyError, did_you_mean
+from galaxy_mlflow import cli_data, cli_machine, cli_runs
+from galaxy_mlflow.errors import ConfigError, GalaxyError, ServerError, did_you_mean
 from galaxy_mlflow.options import (
     ArmsOption,
-    DeviceOption,
+    DatabaseOption,
     FormatOption,
     JobsOption,
     MetricOption,
+    MinPairsOption,
     ReplaceOption,
-    RetryOption,
-    SetOption,
-    SkipBadOption,
-    SplitsOption,
-    StudyArgument,
-    ThreadsOption,
+    RopeOption,
+    StoredStudyArgument,
     UnfinishedOption,
     console,
     errors,
@@ -36,11 +31,10 @@ from galaxy_mlflow.options import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
-    from galaxy_mlflow.config import Study
-    from galaxy_mlflow.plan import Selection
-    from galaxy_mlflow.runner import Machine
+    from analysis import Study
+    from analysis.paper import PublishedRun
 
 app = typer.Typer(
     help="Paired machine-learning experiments on galaxy images, tracked in MLflow.",
@@ -50,6 +44,10 @@ app = typer.Typer(
     rich_markup_mode="markdown",
 )
 app.add_typer(cli_data.app, name="data")
+for command in (cli_runs.run, cli_runs.plan, cli_runs.status, cli_runs.sync):
+    app.command()(command)
+for command in (cli_machine.server, cli_machine.doctor):
+    app.command()(command)
 
 
 @app.command()
@@ -63,7 +61,7 @@ def demo(
     """
     from galaxy_mlflow.runner import Machine
 
-    code = _train(*read_study("demo", None, None, None), Machine(jobs=jobs))
+    code = cli_runs.train(*read_study("demo", None, None, None), Machine(jobs=jobs))
     if code:
         raise typer.Exit(code)
     compare("demo")
@@ -72,109 +70,15 @@ def demo(
 
 
 @app.command()
-def run(
-    study: StudyArgument,
-    override: SetOption = None,
-    splits: SplitsOption = None,
-    arms: ArmsOption = None,
-    jobs: JobsOption = 1,
-    threads: ThreadsOption = None,
-    device: DeviceOption = "auto",
-    skip_bad: SkipBadOption = False,
-    retry_failed: RetryOption = False,
-    replace_runs: ReplaceOption = False,
-) -> None:
-    """Train what is left of a study; call it again to go on.
-
-    Example: `galaxy-mlflow run experiments/csv.toml --splits 0-2 --set arm.scratch.epochs=10`
-    """
-    from galaxy_mlflow.runner import Machine
-
-    settings, wanted = read_study(study, override, splits, arms)
-    wanted = replace(wanted, retry_failed=retry_failed, replace=replace_runs)
-    machine = Machine(jobs, threads, device, skip_bad)
-    raise typer.Exit(_train(settings, wanted, machine))
-
-
-@app.command()
-def plan(
-    study: StudyArgument,
-    override: SetOption = None,
-    splits: SplitsOption = None,
-    arms: ArmsOption = None,
-    skip_bad: SkipBadOption = False,
-    retry_failed: RetryOption = False,
-) -> None:
-    """Say what is left to run and what it will cost.
-
-    Example: `galaxy-mlflow plan experiments/paper.toml --splits 0-9`
-    """
-    from galaxy_mlflow.display import Display
-    from galaxy_mlflow.estimate import estimate
-    from galaxy_mlflow.runner import Machine, look_ahead
-
-    settings, wanted = read_study(study, override, splits, arms)
-    wanted = replace(wanted, retry_failed=retry_failed)
-    ahead = look_ahead(settings, wanted, Machine(skip_bad=skip_bad), Display(console))
-    counts = ahead.plan.counts()
-    shown = ", ".join(f"{count} {status}" for status, count in sorted(counts.items()))
-    say(f"{settings.name}: {len(ahead.plan.runs)} runs wanted: {shown}")
-    if not ahead.plan.todo:
-        say("there is nothing to do")
-        return
-    cost = estimate(settings, ahead.plan, ahead.splits, len(ahead.data.classes))
-    say(f"to do: {cost.runs} runs, {cost.epochs:,} epochs, {cost.images:,} images")
-    say(f"about {cost.hours:.2g} hours on this machine's CPU, one run at a time")
-    say(f"about {cost.gigabytes:.2g} GB of checkpoints on the server")
-
-
-@app.command()
-def status(study: StudyArgument) -> None:
-    """Say which runs are finished, running, failed or waiting in the spool.
-
-    Example: `galaxy-mlflow status demo`
-    """
-    from galaxy_mlflow import schema
-    from galaxy_mlflow.home import Home
-    from galaxy_mlflow.spool import spools_under
-    from galaxy_mlflow.study_file import study_name
-    from galaxy_mlflow.tracking import MlflowStore
-
-    home, name = Home.default(), study_name(study)
-    store = MlflowStore(home.tracking_uri, home)
-    runs = sorted(store.runs(name), key=lambda record: record.job)
-    table = Table(
-        Column("run", no_wrap=True),
-        "status",
-        "last epoch",
-        "test accuracy",
-        "attempt",
-        "reason",
-        title=name,
-    )
-    for record in runs:
-        accuracy = record.metrics.get("test_accuracy")
-        table.add_row(
-            record.job.run_name,
-            record.status,
-            "" if record.status == schema.FINISHED else str(store.last_epoch(record.run_id)),
-            f"{accuracy:.1%}" if accuracy is not None else "",
-            record.tags.get(schema.ATTEMPT, ""),
-            record.tags.get(schema.REASON, "") if record.status == schema.FAILED else "",
-        )
-    console.print(table if runs else f"{name}: no runs on the server yet", highlight=False)
-    waiting = spools_under(home.spool_here / name)
-    if waiting:
-        say(f"{len(waiting)} runs have records or checkpoints in the spool")
-
-
-@app.command()
 def compare(
-    study: StudyArgument,
+    study: StoredStudyArgument,
     metric: MetricOption = None,
     arms: ArmsOption = None,
     allow_unfinished: UnfinishedOption = False,
+    min_pairs: MinPairsOption = 6,
+    rope: RopeOption = None,
     output: FormatOption = "text",
+    database: DatabaseOption = None,
 ) -> None:
     """Compare two arms in pairs: first minus second, split by split.
 
@@ -183,13 +87,14 @@ def compare(
     import json
 
     import analysis
-    from galaxy_mlflow.study_file import study_name
 
     record = analysis.compare(
-        analysis.load_study(study_name(study)),
+        _load(study, database),
         metric=metric,
         arms=_pair(arms),
         allow_unfinished=allow_unfinished,
+        min_pairs=min_pairs,
+        rope=rope,
     )
     forms: dict[str, Callable[[], str]] = {
         "text": record.to_text,
@@ -206,99 +111,129 @@ def compare(
 
 @app.command()
 def report(
-    study: StudyArgument,
-    out: Annotated[Path | None, typer.Option(help="The HTML file; reports/STUDY.html.")] = None,
+    study: StoredStudyArgument,
+    out: Annotated[
+        Path | None,
+        typer.Option(help="A folder, or an .html file for the page alone; reports/STUDY."),
+    ] = None,
     metric: MetricOption = None,
     arms: ArmsOption = None,
     allow_unfinished: UnfinishedOption = False,
+    min_pairs: MinPairsOption = 6,
+    rope: RopeOption = None,
+    log: Annotated[bool, typer.Option(help="Also log the report to the study in MLflow.")] = True,
+    database: DatabaseOption = None,
 ) -> None:
-    """Write one HTML file with the whole study in it.
+    """Write a study's report: one HTML page, LaTeX tables, all figures.
 
-    Example: `galaxy-mlflow report demo --out demo.html`
+    Example: `galaxy-mlflow report demo --out reports/demo`
     """
-    import analysis
+    from analysis.compare import Question
     from analysis.report import write_report
-    from galaxy_mlflow.study_file import study_name
 
-    name = study_name(study)
-    path = out or Path("reports") / f"{name}.html"
-    loaded = analysis.load_study(name)
-    write_report(loaded, path, metric, _pair(arms), allow_unfinished=allow_unfinished)
-    say(f"report: {path}")
+    loaded = _load(study, database)
+    question = Question(metric, _names(arms), allow_unfinished, min_pairs, rope)
+    target = out or Path("reports") / loaded.name
+    page = write_report(loaded, target, question)
+    say(f"report: {page}")
+    if log and not _is_export(study):
+        _log(loaded.name, target)
+
+
+@app.command("import-paper")
+def import_paper(
+    source: Annotated[
+        Path | None,
+        typer.Argument(help="A folder of recovered facts, or the authors' master record."),
+    ] = None,
+    replace_runs: ReplaceOption = False,
+) -> None:
+    """Write the published study's runs to the tracking server; call it again to go on.
+
+    Without SOURCE it takes the facts that this package ships.
+
+    Example: `galaxy-mlflow import-paper`
+    """
+    from analysis import paper
+    from galaxy_mlflow.display import Display
+    from galaxy_mlflow.home import Home
+    from galaxy_mlflow.tracking import MlflowStore
+
+    runs = _published_runs(source)
+    home = Home.default()
+    store = MlflowStore(home.tracking_uri, home)
+    try:
+        with Display(console).step("published runs") as progress:
+            done = paper.import_published(runs, store, progress, replace=replace_runs)
+    except KeyboardInterrupt:
+        errors.print("stopped; nothing is lost: call the same command again to go on")
+        raise typer.Exit(cli_runs.INTERRUPTED) from None
+    say(f"published: {done}")
 
 
 @app.command()
-def sync() -> None:
-    """Send what is waiting in the spool to the server.
+def export(
+    study: StoredStudyArgument,
+    out: Annotated[Path | None, typer.Option(help="The folder; exports/STUDY.")] = None,
+    database: DatabaseOption = None,
+) -> None:
+    """Write a study's runs to Parquet with a manifest; every analysis reads it without a server.
 
-    Example: `galaxy-mlflow sync`
+    Example: `galaxy-mlflow export demo --out exports/demo`
     """
-    from galaxy_mlflow.display import Display
+    loaded = _load(study, database)
+    folder = loaded.export(out or Path("exports") / loaded.name)
+    say(f"export: {folder}")
+
+
+def _published_runs(source: Path | None) -> tuple[PublishedRun, ...]:
+    from analysis import paper
+
+    if source is None or not source.is_file():
+        return paper.read_source(source)
+    from galaxy_mlflow.master_record import read_master_record
+
+    return paper.runs_of_record(read_master_record(source), str(source))
+
+
+def _load(study: str, database: str | None) -> Study:
+    """Load a study by its file, its name, or the folder of an export."""
+    import analysis
+    from galaxy_mlflow.study_file import study_name
+
+    name = study if _is_export(study) else study_name(study)
+    return analysis.load_study(name, database_url=database)
+
+
+def _is_export(study: str) -> bool:
+    return Path(study).is_dir()
+
+
+def _log(study: str, report: Path) -> None:
+    """Log a report to its study; a server that takes none leaves it on disk, with a word."""
     from galaxy_mlflow.home import Home
-    from galaxy_mlflow.runner import sync_spools
     from galaxy_mlflow.tracking import MlflowStore
 
     home = Home.default()
-    complete = sync_spools(home, MlflowStore(home.tracking_uri, home), Display(console))
-    say("the server has everything" if complete else "some records are still waiting")
-    raise typer.Exit(0 if complete else 1)
-
-
-@app.command()
-def server(port: Annotated[int, typer.Option(min=1, max=65535)] = 5000) -> None:
-    """Serve the local store on loopback, for browsing; Ctrl-C ends it.
-
-    Example: `galaxy-mlflow server --port 5000`
-    """
-    from galaxy_mlflow.home import Home
-    from mlflow_server.local import LocalServer, serving
-
-    home = Home.default()
-    home.path.mkdir(parents=True, exist_ok=True)
-    local = LocalServer(home.database_uri, home.artifacts, port, home.path / "server.log")
-    say(f"starting a tracking server over {home.path} ...")
-    with suppress(KeyboardInterrupt), serving(local) as uri:
-        say(f"browse {uri}   (Ctrl-C ends it)")
-        while True:
-            time.sleep(3600)
-
-
-@app.command()
-def doctor() -> None:
-    """Check this machine, and say what to do about what is wrong.
-
-    Example: `galaxy-mlflow doctor`
-    """
-    from galaxy_mlflow.doctor import examine
-    from galaxy_mlflow.home import Home
-
-    fine = True
-    for finding in examine(Home.default()):
-        mark = "[green]ok[/]   " if finding.fine else "[red]wrong[/]"
-        console.print(f"{mark} {finding.what:<17}", end="")
-        console.print(finding.found, markup=False, highlight=False)
-        if not finding.fine:
-            console.print(f"      {finding.remedy}", markup=False, highlight=False)
-        fine = fine and finding.fine
-    raise typer.Exit(0 if fine else 2)
-
-
-def _train(study: Study, wanted: Selection, machine: Machine) -> int:
-    """Train and report; return the exit code."""
-    from galaxy_mlflow.display import Display
-    from galaxy_mlflow.runner import run_study
-
+    store = MlflowStore(home.tracking_uri, home)
     try:
-        outcome = run_study(study, wanted, machine, Display(console))
-    except KeyboardInterrupt:
-        errors.print("stopped; nothing is lost: call the same command again to go on")
-        return _INTERRUPTED
-    counts = outcome.counts()
-    if not outcome.results:
-        say(f"{study.name}: nothing to do: {counts}")
-        return 0 if not outcome.failed_before else 1
-    say(f"{study.name}: {counts}")
-    return 1 if outcome.unfinished else 0
+        with _as_folder(report) as folder:
+            store.log_report(study, folder)
+    except ServerError as error:
+        errors.print(f"not logged to the server: {error}", markup=False, highlight=False)
+    else:
+        say(f"logged to study {study}, run report")
+
+
+@contextmanager
+def _as_folder(report: Path) -> Iterator[Path]:
+    """Yield the report's folder; a page alone is put into one for the while."""
+    if report.is_dir():
+        yield report
+        return
+    with TemporaryDirectory() as folder:
+        shutil.copy(report, Path(folder) / "report.html")
+        yield Path(folder)
 
 
 def _own_command() -> str:
@@ -306,17 +241,22 @@ def _own_command() -> str:
     return "galaxy-mlflow" if shutil.which("galaxy-mlflow") else sys.argv[0]
 
 
-def _pair(arms: str | None) -> tuple[str, str] | None:
-    """Read `--arms a,b` of a comparison."""
+def _names(arms: str | None) -> tuple[str, ...] | None:
+    """Read `--arms a,b,c`."""
     if arms is None:
         return None
-    names = [name.strip() for name in arms.split(",")]
-    if len(names) != 2 or not all(names):
+    names = tuple(name.strip() for name in arms.split(","))
+    if len(names) < 2 or not all(names):
+        raise ConfigError(f"--arms {arms}: at least two arms, such as pretrained,scratch")
+    return names
+
+
+def _pair(arms: str | None) -> tuple[str, ...] | None:
+    """Read `--arms a,b` of a comparison."""
+    names = _names(arms)
+    if names is not None and len(names) != 2:
         raise ConfigError(f"--arms {arms}: a comparison takes two arms, such as pretrained,scratch")
-    return names[0], names[1]
-
-
-_INTERRUPTED = 130
+    return names
 
 
 def main() -> None:

@@ -41,6 +41,24 @@ UnfinishedOption = Annotated[
 MetricOption = Annotated[
     str | None, typer.Option(help="The metric; default: test accuracy at the selected epoch.")
 ]
+MinPairsOption = Annotated[
+    int, typer.Option(min=2, help="Refuse to compare fewer pairs than this.")
+]
+RopeOption = Annotated[
+    float | None,
+    typer.Option(min=0, help="Differences up to this size count as none; 0.01 for fractions."),
+]
+StoredStudyArgument = Annotated[
+    str, typer.Argument(help="A study file, the name of a study, or the folder of an export.")
+]
+DatabaseOption = Annotated[
+    str | None,
+    typer.Option(
+        "--database",
+        envvar="GALAXY_MLFLOW_DATABASE_URL",
+        help="Read the runs straight from the tracking database: faster.",
+    ),
+]
 FormatOption = Annotated[str, typer.Option("--format", help="text, markdown, latex, html or json.")]
 
 

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 from galaxy_mlflow import schema
 from galaxy_mlflow.errors import IdentityConflictError
 from galaxy_mlflow.schema import JobId
+
+if TYPE_CHECKING:
+    from mlflow.entities import Run
 
 
 @dataclass(frozen=True)
@@ -20,6 +24,43 @@ class RunRecord:
     tags: dict[str, str]
     params: dict[str, str]
     metrics: dict[str, float]
+
+
+@dataclass(frozen=True)
+class WholeRun:
+    """A finished run of which everything is known before it is written.
+
+    Attributes
+    ----------
+    tags : without the status, which is written last
+    curves : metric -> epoch -> value
+    summary : one value a run
+    artifacts : path on the server -> text
+    timestamp_ms : of every metric, so that writing the run again writes the same
+    """
+
+    job: JobId
+    tags: Mapping[str, str]
+    params: Mapping[str, str]
+    curves: Mapping[str, Mapping[int, float]]
+    summary: Mapping[str, float]
+    artifacts: Mapping[str, str] = field(default_factory=dict)
+    timestamp_ms: int = 0
+
+
+def is_job(tags: Mapping[str, str]) -> bool:
+    """Whether tags are those of a job of this project: other runs may share the experiment."""
+    return all(tags.get(tag) for tag in schema.IDENTITY_TAGS) and tags[schema.SPLIT].isdecimal()
+
+
+def record_of(run: Run) -> RunRecord:
+    """Return what MLflow says of a job's run."""
+    tags: dict[str, str] = dict(run.data.tags)
+    job = JobId(tags[schema.STUDY], int(tags[schema.SPLIT]), tags[schema.ARM])
+    status = tags.get(schema.STATUS, schema.RUNNING)
+    return RunRecord(
+        run.info.run_id, job, status, tags, dict(run.data.params), dict(run.data.metrics)
+    )
 
 
 def refuse_conflict(run: RunRecord, tags: Mapping[str, str], params: Mapping[str, str]) -> None:

@@ -34,6 +34,11 @@ SKIPPED: Final = "galaxy.skipped_images"
 ARMS: Final = "galaxy.arms"
 """The study's arms in the order of its file, joined by commas."""
 QUESTION: Final = "galaxy.question"
+HARDWARE: Final = "galaxy.hardware"
+SOFTWARE: Final = "galaxy.software"
+KIND: Final = "galaxy.kind"
+"""What a run is where it is no job: `report` carries a study's report, and has no split or arm."""
+REPORT: Final = "report"
 RUN_NAME: Final = "mlflow.runName"
 NOTE: Final = "mlflow.note.content"
 
@@ -65,6 +70,8 @@ IMAGES_PER_SECOND: Final = "images_per_second"
 ENERGY_JOULES: Final = "energy_joules"
 TEST_SCORES: Final = ("balanced_accuracy", "macro_f1", "mcc", "kappa", "ece")
 PER_CLASS_SCORES: Final = ("recall", "precision", "f1")
+TEST_RECALL: Final = "test_recall_"
+"""Prefix of the recall of a class: a run's classes can be told by it."""
 TIMING_METRICS: Final = (EPOCH_SECONDS, IMAGES_PER_SECOND, ENERGY_JOULES)
 MANY_CLASSES: Final = 5
 """Above this number of classes precision and F1 stay in the confusion artifacts."""
@@ -93,11 +100,18 @@ SUMMARY: Final = (
     TOTAL_ENERGY,
 )
 
+REEVALUATED: Final = "reevaluated_"
+"""Prefix of what a finished network scores when it is shown the test set once more."""
+PUBLISHED: Final = "published"
+"""The study that holds the runs of Schneider, Stenning & Elliott (2023)."""
+
 # Artifacts
 CHECKPOINTS: Final = "checkpoints"
 CONFUSION: Final = "confusion"
 CONFUSION_FILE: Final = "confusion/test.json"
 """{"classes": [...], "epochs": [{"epoch": 0, "matrix": [[...]]}]}; rows true, columns predicted."""
+REEVALUATED_FILE: Final = "confusion/reevaluated.json"
+"""{"classes": [...], "matrix": [[...]]} of the re-evaluation; rows true, columns predicted."""
 PREDICTIONS: Final = "predictions"
 PREDICTIONS_FILE: Final = "predictions/selected.parquet"
 FIGURES: Final = "figures"
@@ -131,18 +145,24 @@ COMPARISON_KEYS: Final = (
     "arms",
     "n_pairs",
     "splits",
+    "dropped",
     "wins",
     "losses",
     "ties",
     "mean",
+    "median",
     "sd",
     "mean_difference",
     "median_difference",
     "sd_difference",
     "n_train",
     "n_test",
+    "intervals",
     "tests",
+    "bayes",
     "effects",
+    "classes",
+    "paragraph",
     "notes",
     "versions",
 )

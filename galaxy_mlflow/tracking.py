@@ -8,38 +8,28 @@ metric's timestamp is fixed in the spool, and epochs that the server has are nev
 from __future__ import annotations
 
 import json
-import logging
-import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
-from urllib.parse import urlsplit
 
 from galaxy_mlflow import schema
-from galaxy_mlflow.errors import ClaimLostError, ServerError, ServerRefusedError
+from galaxy_mlflow.errors import ClaimLostError, ServerRefusedError
 from galaxy_mlflow.files import link_or_copy, sha256_of
 from galaxy_mlflow.home import Home
-from galaxy_mlflow.runs import RunRecord, refuse_conflict
+from galaxy_mlflow.runs import RunRecord, WholeRun, is_job, record_of, refuse_conflict
 from galaxy_mlflow.schema import JobId
+from galaxy_mlflow.server_errors import be_brief, server_error, without_account
 from galaxy_mlflow.spool import Event, RunStart
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
-    from mlflow.entities import Run
-    from mlflow.exceptions import MlflowException
+    from mlflow.entities import Metric, Run
 
-# The project retries in its own time: MLflow's default would block for minutes, without a word.
-_PATIENCE = {
-    "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "2",
-    "MLFLOW_HTTP_REQUEST_TIMEOUT": "30",
-    "MLFLOW_DISABLE_TELEMETRY": "true",
-    "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
-    "MLFLOW_LOGGING_LEVEL": "WARNING",
-    "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",
-}
-_TEMPORARY = (408, 425, 429)
+__all__ = ["MlflowStore", "RunRecord", "WholeRun", "default_tracking_uri"]
+
 _PARAMS_A_CALL = 100
+_METRICS_A_CALL = 1000
 _PAGE = 1000
 
 
@@ -66,11 +56,7 @@ class MlflowStore:
     @property
     def shown(self) -> str:
         """The address without a user's name or password."""
-        return self._without_account(self.uri)
-
-    def _without_account(self, text: str) -> str:
-        place = urlsplit(self.uri).netloc
-        return text.replace(place, place.rpartition("@")[2]) if "@" in place else text
+        return without_account(self.uri, self.uri)
 
     def check(self) -> None:
         """Ask the server for anything at all.
@@ -96,7 +82,7 @@ class MlflowStore:
             if experiment is None or experiment.lifecycle_stage != "active":
                 return []
             found = list(_all_pages(client, experiment.experiment_id, ""))
-        return [_record(run) for run in found if _is_job(run)]
+        return [record_of(run) for run in found if is_job(run.data.tags)]
 
     def find(self, job: JobId) -> RunRecord | None:
         """Return the run of a job: the oldest where there are several."""
@@ -104,7 +90,7 @@ class MlflowStore:
         with self._talking() as client:
             experiment = self._experiment(client, job.study)
             runs = _all_pages(client, experiment, where)
-            return next((_record(run) for run in runs), None)
+            return next((record_of(run) for run in runs), None)
 
     def create(self, start: RunStart) -> RunRecord:
         """Create a job's run, by the claim rule: the oldest run of the identity wins.
@@ -198,6 +184,39 @@ class MlflowStore:
             client.set_terminated(run_id, status=closed, end_time=event.timestamp_ms)
             client.set_tag(run_id, schema.STATUS, status)
 
+    def write(self, run: WholeRun) -> str:
+        """Write a finished run at once; whatever stops it leaves a run that is not `finished`."""
+        with self._talking() as client:
+            experiment = self._experiment(client, run.job.study)
+            tags = {**run.job.tags(), **schema.SOURCE, **run.tags, schema.STATUS: schema.RUNNING}
+            made = client.create_run(experiment, run_name=run.job.run_name, tags=tags)
+            run_id = str(made.info.run_id)
+            for path, text in run.artifacts.items():
+                client.log_text(run_id, text, path)
+        self._log_params(run_id, run.params)
+        self._send_metrics(run_id, _points(run))
+        with self._talking() as client:
+            client.set_terminated(run_id)
+            client.set_tag(run_id, schema.STATUS, schema.FINISHED)
+        return run_id
+
+    def log_report(self, study: str, folder: Path) -> str:
+        """Put all files of a folder on the server as the study's one report; return its run_id.
+
+        The report is a run without split or arm. A report that is there already is replaced.
+        """
+        with self._talking() as client:
+            experiment = self._experiment(client, study)
+            where = f"tags.`{schema.KIND}` = '{schema.REPORT}'"
+            run = next(_all_pages(client, experiment, where), None)
+            if run is None:
+                tags = {schema.STUDY: study, schema.KIND: schema.REPORT, **schema.SOURCE}
+                run = client.create_run(experiment, run_name=schema.REPORT, tags=tags)
+            _delete_artifacts(run, schema.REPORT, self.uri)
+            client.log_artifacts(run.info.run_id, str(folder), schema.REPORT)
+            client.set_terminated(run.info.run_id)
+            return str(run.info.run_id)
+
     def fetch(self, run_id: str, artifact_path: str, folder: Path) -> Path | None:
         """Download one artifact into `folder`; None where the run has no such artifact."""
         with self._talking() as client:
@@ -224,12 +243,10 @@ class MlflowStore:
     def _experiment(self, client: MlflowClient, study: str) -> str:
         """Return the id of a study's experiment; create it where there is none."""
         if study not in self._experiments:
-            self._experiments[study] = _find_or_create(client, study, self._artifacts_of(study))
+            # Only the default store says itself where a new experiment keeps its artifacts.
+            own = (self.home.artifacts / study).as_uri() if self.home.owns(self.uri) else None
+            self._experiments[study] = _find_or_create(client, study, own)
         return self._experiments[study]
-
-    def _artifacts_of(self, study: str) -> str | None:
-        """Return where a new experiment keeps artifacts: only the default store says so itself."""
-        return (self.home.artifacts / study).as_uri() if self.home.owns(self.uri) else None
 
     def _log_params(self, run_id: str, params: Mapping[str, str]) -> None:
         from mlflow.entities import Param
@@ -243,14 +260,18 @@ class MlflowStore:
         from mlflow.entities import Metric
 
         when = event.timestamp_ms
-        metrics = [Metric(key, value, when, step) for key, value in event.metrics.items()]
+        self._send_metrics(run_id, [Metric(k, v, when, step) for k, v in event.metrics.items()])
+
+    def _send_metrics(self, run_id: str, metrics: Sequence[Metric]) -> None:
         with self._talking() as client:
-            client.log_batch(run_id, metrics=metrics, synchronous=True)
+            for first in range(0, len(metrics), _METRICS_A_CALL):
+                batch = metrics[first : first + _METRICS_A_CALL]
+                client.log_batch(run_id, metrics=batch, synchronous=True)
 
     @contextmanager
     def _talking(self) -> Iterator[MlflowClient]:
         """Yield a client; turn whatever goes wrong into one clear error."""
-        _be_brief()
+        be_brief()
         from mlflow import MlflowClient
         from mlflow.exceptions import MlflowException
         from requests import RequestException
@@ -262,33 +283,8 @@ class MlflowStore:
                     self.home.path.mkdir(parents=True, exist_ok=True)
                 self._client = MlflowClient(tracking_uri=self.uri)
             yield self._client
-        except MlflowException as error:
-            raise self._error(error, _status(error)) from None
-        except (RequestException, SQLAlchemyError, OSError) as error:
-            raise self._error(error, 503) from None
-
-    def _error(self, error: Exception, status: int) -> ServerError:
-        words = self._without_account(str(error).strip() or repr(error))
-        reason = words.splitlines()[0][:300]
-        if status in (401, 403):
-            return ServerRefusedError(
-                f"{self.shown}: access refused ({status}): set MLFLOW_TRACKING_USERNAME and "
-                "MLFLOW_TRACKING_PASSWORD, or ask for permission on this study"
-            )
-        if 400 <= status < 500 and status not in _TEMPORARY:
-            return ServerRefusedError(f"{self.shown}: refused ({status}): {reason}")
-        return ServerError(
-            f"{self.shown}: the tracking server cannot be used: {reason}\n"
-            "Check MLFLOW_TRACKING_URI and that the server runs: galaxy-mlflow doctor"
-        )
-
-
-def _be_brief() -> None:
-    """Have MLflow give up soon and keep its voice down; what goes wrong is said once, by us."""
-    for name, value in _PATIENCE.items():
-        os.environ.setdefault(name, value)
-    for name in ("urllib3.connectionpool", "alembic"):
-        logging.getLogger(name).setLevel(logging.ERROR)
+        except (MlflowException, RequestException, SQLAlchemyError, OSError) as error:
+            raise server_error(self.uri, error) from None
 
 
 def _find_or_create(client: MlflowClient, study: str, artifacts: str | None) -> str:
@@ -310,6 +306,27 @@ def _find_or_create(client: MlflowClient, study: str, artifacts: str | None) -> 
     return str(experiment.experiment_id)
 
 
+def _delete_artifacts(run: Run, folder: str, uri: str) -> None:
+    """Remove a folder of a run's artifacts, if it has any: uploading only adds and overwrites."""
+    from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
+
+    artifacts = get_artifact_repository(run.info.artifact_uri, tracking_uri=uri)
+    if artifacts.list_artifacts(folder):
+        artifacts.delete_artifacts(folder)  # type: ignore[no-untyped-call]
+
+
+def _points(run: WholeRun) -> list[Metric]:
+    """Return every value of a run, the summary as step 0."""
+    from mlflow.entities import Metric
+
+    curves = {**run.curves, **{name: {0: value} for name, value in run.summary.items()}}
+    return [
+        Metric(name, value, run.timestamp_ms, step)
+        for name, values in curves.items()
+        for step, value in values.items()
+    ]
+
+
 def _all_pages(client: MlflowClient, experiment_id: str, where: str) -> Iterator[Run]:
     token: str | None = None
     while True:
@@ -323,26 +340,6 @@ def _all_pages(client: MlflowClient, experiment_id: str, where: str) -> Iterator
 
 
 _OLDEST_FIRST = ["attributes.start_time ASC", "attributes.run_id ASC"]
-
-
-def _is_job(run: Run) -> bool:
-    """Whether a run was made by this project: others may share the experiment."""
-    tags = run.data.tags
-    return all(tags.get(tag) for tag in schema.IDENTITY_TAGS) and tags[schema.SPLIT].isdecimal()
-
-
-def _record(run: Run) -> RunRecord:
-    tags: dict[str, str] = dict(run.data.tags)
-    job = JobId(tags[schema.STUDY], int(tags[schema.SPLIT]), tags[schema.ARM])
-    status = tags.get(schema.STATUS, schema.RUNNING)
-    return RunRecord(
-        run.info.run_id, job, status, tags, dict(run.data.params), dict(run.data.metrics)
-    )
-
-
-def _status(error: MlflowException) -> int:
-    """Return the HTTP status of an error; MLflow says 500 of all that it does not know."""
-    return int(error.get_http_status_code())  # type: ignore[no-untyped-call]
 
 
 def _tags(tags: Mapping[str, str]) -> list[Any]:

@@ -22,6 +22,7 @@ from galaxy_mlflow.errors import CheckpointError, DivergedError, GalaxyError
 from galaxy_mlflow.files import write_bytes, write_json
 from galaxy_mlflow.home import Home
 from galaxy_mlflow.job import TrainingJob
+from galaxy_mlflow.machine import hardware, software
 from galaxy_mlflow.schema import JobId
 from galaxy_mlflow.sinks import MlflowSink
 from galaxy_mlflow.splits import Split
@@ -274,6 +275,8 @@ class _Worker:
             schema.TEST_HASH: spec.split.test_hash,
             schema.INIT_HASH: self.trainer.init_hash,
             schema.CODE_VERSION: code_version(),
+            schema.HARDWARE: hardware(spec.device),
+            schema.SOFTWARE: software(),
             schema.ATTEMPT: "1",
             schema.OWNER: f"{socket.gethostname()}:{os.getpid()}:{uuid.uuid4().hex[:8]}",
             schema.SELECTED_ON: "val_loss" if study.validates else "test_accuracy",

@@ -7,14 +7,18 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import scipy.stats
-from fixtures_analysis import ARMS, EPOCHS, Job, Writer, matrices
+from fixtures_analysis import ARMS, CLASSES, EPOCHS, Job, Writer, matrices
 
 from analysis import Study, compare, load_study
+from analysis.compare import Question, compare_all
 from analysis.curves import mean_curves
 from analysis.pairs import match_runs
-from analysis.stats import corrected_t
+from analysis.stats import corrected_t, holm
+from analysis.tables import pairs_table
 from galaxy_mlflow import schema
 from galaxy_mlflow.errors import AnalysisError, PairingError
+
+TESTS = ("corrected_t", "sign", "wilcoxon", "permutation", "paired_t")
 
 
 def accuracy(epoch: int) -> dict[str, np.ndarray[tuple[int], np.dtype[np.float64]]]:
@@ -91,7 +95,7 @@ def test_to_dict_has_the_keys_of_the_contract_and_is_json(demo: Study) -> None:
     assert tuple(record) == schema.COMPARISON_KEYS
     again = json.loads(json.dumps(record, allow_nan=False))
     assert again["splits"] == list(range(8))
-    assert set(again["tests"]) == {"corrected_t", "sign", "wilcoxon", "paired_t"}
+    assert set(again["tests"]) == set(TESTS)
     assert again["mean"]["pretrained"] == pytest.approx(accuracy(3)["pretrained"].mean())
     assert again["versions"]["scipy"] == scipy.__version__
 
@@ -101,7 +105,7 @@ def test_text_fits_100_columns_and_prints_percent_points_and_no_p_of_0(demo: Stu
     text = c.to_text()
     assert max(len(line) for line in text.splitlines()) <= 100
     assert f"{100 * c.mean_difference:+.2f} points" in text
-    assert f"{100 * c.mean['scratch']:.2f} %" in text
+    assert f"{100 * c.mean['scratch']:.1f} %" in text
     assert "for comparison only" in text
     assert "new galaxies" in text
     assert "exact, zeros by the rule 'wilcox'" in " ".join(text.split())
@@ -111,7 +115,7 @@ def test_text_fits_100_columns_and_prints_percent_points_and_no_p_of_0(demo: Stu
 def test_a_difference_is_claimed_only_where_the_corrected_test_allows(demo: Study) -> None:
     assert "pretrained has the higher test accuracy" in compare(demo).to_text()
     few = replace(demo, runs=demo.runs[demo.runs["split"] < 3].reset_index(drop=True))
-    text = compare(few).to_text()
+    text = compare(few, min_pairs=3).to_text()
     assert "No difference in test accuracy at the selected epoch is established" in text
     assert "Not enough pairs (3 of 6)" in text
 
@@ -140,7 +144,7 @@ def test_latex_environments_and_rows_are_balanced(demo: Study) -> None:
     latex = compare(demo).to_latex()
     for kind in ("tabular", "tabularx", "itemize"):
         assert latex.count(rf"\begin{{{kind}}}") == latex.count(rf"\end{{{kind}}}")
-    assert latex.count(r"\toprule") == latex.count(r"\bottomrule") == 4
+    assert latex.count(r"\toprule") == latex.count(r"\bottomrule") == 8
 
 
 def test_an_unknown_metric_is_refused_with_the_nearest(demo: Study) -> None:
@@ -157,12 +161,12 @@ def test_a_run_without_a_finite_value_is_named(demo: Study) -> None:
 
 def test_epochs_are_compared_at_equal_budgets_only(writer: Writer, demo: Study) -> None:
     assert compare(demo, schema.PEAK_TEST_EPOCH).n_pairs == 8
-    jobs = [Job(k, a, epochs=4 + (a == "scratch"), artifacts=False) for k in (0, 1) for a in ARMS]
+    jobs = [Job(k, a, epochs=4 + (a == "scratch"), artifacts=False) for k in range(6) for a in ARMS]
     writer.study("budgets", jobs)
     unequal = load_study("budgets", writer.uri)
     with pytest.raises(PairingError, match=r"pretrained 4, scratch 5"):
         compare(unequal, schema.PEAK_TEST_EPOCH)
-    assert compare(unequal, "peak_test_accuracy").n_pairs == 2
+    assert compare(unequal, "peak_test_accuracy").n_pairs == 6
 
 
 def test_a_comparison_whose_pairs_are_all_equal_says_so_without_a_crash(demo: Study) -> None:
@@ -170,7 +174,7 @@ def test_a_comparison_whose_pairs_are_all_equal_says_so_without_a_crash(demo: St
     assert (c.wins, c.losses, c.ties) == (0, 0, 8)
     assert c.tests["sign"].p_value == c.tests["wilcoxon"].p_value == 1
     assert math.isnan(c.tests["corrected_t"].ci_low)
-    assert "Every split gives the same difference" in c.to_text()
+    assert "the same n val on each of 8 splits" in c.to_text()
     json.dumps(c.to_dict(), allow_nan=False)
 
 
@@ -183,3 +187,67 @@ def test_mean_curves_are_means_over_splits_by_arm_and_epoch(demo: Study) -> None
     assert (last["mean"], last["sd"], last["n"]) == pytest.approx(
         (truth.mean(), truth.std(ddof=1), 8)
     )
+
+
+def test_classes_are_compared_with_holm_within_each_score(demo: Study) -> None:
+    classes = compare(demo).classes
+    assert list(classes["class"]) == list(CLASSES) * 3
+    recall = classes[classes["score"] == "recall"]
+    assert recall["p_holm"].tolist() == holm(recall["p_value"]).tolist()
+    truth = {
+        arm: [m[2, 2] / m[2].sum() for m in (matrices(Job(k, arm))[3] for k in range(8))]
+        for arm in ARMS
+    }
+    spiral = recall[recall["class"] == "Spiral"].iloc[0]
+    expected = corrected_t(truth["pretrained"], truth["scratch"], 700, 200)
+    assert (spiral["difference"], spiral["p_value"]) == (expected.estimate, expected.p_value)
+    assert spiral["wins"] + spiral["losses"] + spiral["ties"] == 8
+
+
+def test_the_bayesian_answer_counts_differences_within_a_point_as_none(demo: Study) -> None:
+    c = compare(demo)
+    assert c.bayes.rope == 0.01
+    assert c.bayes.p_left + c.bayes.p_rope + c.bayes.p_right == pytest.approx(1)
+    assert compare(demo, rope=0.5).bayes.p_rope > 0.99
+    assert compare(demo, "test_loss").bayes.rope == 0
+    assert "within 1 point" in c.paragraph
+
+
+def test_the_paragraph_says_what_the_sign_test_is_about_and_what_was_left_out(demo: Study) -> None:
+    c = compare(demo)
+    assert c.paragraph.startswith("pretrained has the higher test accuracy")
+    assert "random splits of these galaxies" in c.paragraph
+    assert "nothing about new galaxies" in c.paragraph
+    runs = demo.runs.copy()
+    runs.loc[3, "status"] = schema.FAILED
+    dropped = compare(replace(demo, runs=runs), allow_unfinished=True)
+    assert dropped.n_pairs == 7
+    assert "1 split(s) were left out for want of a finished pair: 1." in dropped.paragraph
+    assert dropped.to_dict()["dropped"] == [{"split": 1, "reason": "scratch failed"}]
+
+
+def test_a_sign_test_that_rejects_alone_is_not_called_a_difference(demo: Study) -> None:
+    lasting = demo.runs.assign(
+        peak_test_accuracy=[
+            0.8 + 0.001 * (1 + 30 * (split == 0)) * (arm == "pretrained")
+            for split, arm in zip(demo.runs["split"], demo.runs["arm"], strict=True)
+        ]
+    )
+    c = compare(replace(demo, runs=lasting), "peak_test_accuracy")
+    assert c.tests["sign"].p_value < 0.05 < c.tests["corrected_t"].p_value
+    assert c.paragraph.startswith("No difference in peak test accuracy is established")
+    assert "The sign test alone would call this a difference" in c.paragraph
+
+
+def test_every_two_of_three_arms_are_compared(writer: Writer) -> None:
+    writer.study("three", [Job(k, arm) for k in range(6) for arm in (*ARMS, "frozen")])
+    study = load_study("three", writer.uri)
+    found = compare_all(study, Question())
+    assert [c.arms for c in found] == [
+        ("pretrained", "scratch"),
+        ("pretrained", "frozen"),
+        ("scratch", "frozen"),
+    ]
+    table = pairs_table(found)
+    assert table["p_holm"].tolist() == holm(table["p_value"]).tolist()
+    assert compare(study).arms == ("pretrained", "scratch")

@@ -7,7 +7,8 @@ import pandas as pd
 import pytest
 
 from analysis import Study, compare
-from analysis.pairs import match_runs
+from analysis.pairs import FEWEST_PAIRS, Dropped, match_runs
+from analysis.stats import sign_test_counts
 from galaxy_mlflow import schema
 from galaxy_mlflow.errors import PairingError
 
@@ -71,6 +72,7 @@ def test_a_split_with_one_arm_is_refused_by_name_or_left_out_and_noted(demo: Stu
         match_runs(lacking)
     pairs = match_runs(lacking, allow_unfinished=True)
     assert pairs.splits == (0, 1, 3, 4, 5, 6, 7)
+    assert pairs.dropped == (Dropped(2, "no run of scratch"),)
     assert "1 split(s) left out" in pairs.notes[0]
 
 
@@ -83,7 +85,10 @@ def test_an_unfinished_run_is_refused_by_name_or_left_out_and_noted(
         match_runs(open_study)
     pairs = match_runs(open_study, allow_unfinished=True)
     assert 1 not in pairs.splits
-    assert "(1 run(s) unfinished or failed): 1." in pairs.notes[0]
+    assert pairs.dropped == (Dropped(1, f"scratch {status or 'without status'}"),)
+    assert (
+        f"left out for want of two finished runs: 1 ({pairs.dropped[0].reason})" in pairs.notes[0]
+    )
 
 
 def test_different_test_sets_in_a_pair_are_refused_by_name(demo: Study) -> None:
@@ -109,24 +114,28 @@ def test_sizes_that_are_absent_or_differ_are_refused_by_name(demo: Study, name: 
         match_runs(changed(demo, 15, **{name: 5.0}))
 
 
-def test_fewer_than_six_pairs_are_compared_with_a_strong_note(demo: Study) -> None:
+def test_different_classes_are_refused_by_name(demo: Study) -> None:
+    classes = dict(demo.classes)
+    classes[demo.runs.loc[9, "run_id"]] = ("elliptical", "spiral")
+    with pytest.raises(PairingError, match=r"(?s)different classes.*split-004/scratch: elliptical"):
+        match_runs(replace(demo, classes=classes))
+
+
+def test_fewer_than_six_pairs_are_refused_unless_asked_for_and_then_noted(demo: Study) -> None:
     few = without(demo, *range(6, 16))
-    note = match_runs(few).notes[0]
+    with pytest.raises(PairingError, match=r"3 pair\(s\).*at least 6 needed.*min_pairs=3"):
+        match_runs(few)
+    note = match_runs(few, min_pairs=3).notes[0]
     assert "Not enough pairs (3 of 6)" in note
     assert "p = 0.25" in note
-    assert compare(few).n_pairs == 3
-    with pytest.raises(PairingError, match="at least 6 needed"):
-        match_runs(few, min_pairs=6)
+    assert compare(few, min_pairs=2).n_pairs == 3
 
 
-def test_one_pair_is_refused(demo: Study) -> None:
-    with pytest.raises(PairingError, match="1 pair"):
-        compare(without(demo, *range(2, 16)))
+def test_one_pair_is_refused_whatever_is_asked(demo: Study) -> None:
+    with pytest.raises(PairingError, match=r"1 pair.*at least 2"):
+        compare(without(demo, *range(2, 16)), min_pairs=1)
 
 
 def test_the_limit_of_six_pairs_is_where_a_unanimous_sign_test_reaches_five_percent() -> None:
-    from analysis.pairs import UNANIMOUS_AT_FIVE_PERCENT
-    from analysis.stats import sign_test_counts
-
-    assert sign_test_counts(UNANIMOUS_AT_FIVE_PERCENT, 0).p_value < 0.05
-    assert sign_test_counts(UNANIMOUS_AT_FIVE_PERCENT - 1, 0).p_value > 0.05
+    assert sign_test_counts(FEWEST_PAIRS, 0).p_value < 0.05
+    assert sign_test_counts(FEWEST_PAIRS - 1, 0).p_value > 0.05

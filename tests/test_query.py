@@ -1,24 +1,20 @@
 from __future__ import annotations
 
 import ast
-import http.server
-import os
 import subprocess
 import sys
-import threading
-import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 from fixtures_analysis import ARMS, CLASSES, EPOCHS, STUDY_TOML, Job, Writer, matrices
 
 import analysis
-from analysis import Study, load_study, query
+from analysis import Study, load_study
 from analysis.study import Confusion
 from galaxy_mlflow import schema
-from galaxy_mlflow.errors import AnalysisError, ServerError, StudyNotFoundError
+from galaxy_mlflow.errors import AnalysisError, StudyNotFoundError
 
 PACKAGE = Path(analysis.__file__).parent
 
@@ -53,13 +49,6 @@ def test_metrics_hold_every_epoch_of_every_run_and_no_summary(demo: Study) -> No
     assert mine["value"].tolist() == expected
 
 
-def test_nothing_is_cut_at_a_page_limit(
-    writer: Writer, demo: Study, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(query, "PAGE", 3)
-    assert load_study("demo", writer.uri).runs.equals(demo.runs)
-
-
 def test_an_epoch_logged_twice_counts_once_with_its_later_value(writer: Writer) -> None:
     experiment = writer.study("logged-twice", [])
     run = writer.run(experiment, "logged-twice", Job(0, "pretrained", artifacts=False))
@@ -80,19 +69,47 @@ def test_infinities_and_nan_come_back_as_they_were_logged(writer: Writer) -> Non
     assert np.array_equal(values, [np.inf, -np.inf, np.nan], equal_nan=True)
 
 
-def test_the_database_and_mlflows_own_api_tell_the_same_history(writer: Writer) -> None:
-    experiment = writer.study("two-ways", [])
-    run = writer.run(experiment, "two-ways", Job(0, "pretrained", artifacts=False))
-    for epoch, value in enumerate([float("inf"), float("nan"), 3.0]):
-        writer.log(run, {"odd": value}, epoch)
-    writer.log(run, {"odd": 5.0}, epoch=2)
-    writer.log(run, {"odd": 4.0}, epoch=1, timestamp=2_000)
-    source = query.MlflowSource(writer.client, writer.uri)
-    for metric in ("odd", "test_loss", "absent"):
-        [by_database] = source.histories([run], metric)
-        assert by_database == source.history(run, metric)
-        assert list(by_database) == sorted(by_database)
-    assert source.history(run, "odd") == {0: float("inf"), 1: 4.0, 2: 5.0}
+def test_of_values_logged_at_the_same_time_the_largest_counts(writer: Writer) -> None:
+    experiment = writer.study("same-time", [])
+    run = writer.run(experiment, "same-time", Job(0, "pretrained", artifacts=False))
+    for value in (3.0, float("-inf"), float("nan"), 5.0, -1.0):
+        writer.log(run, {"odd": value}, epoch=0)
+    writer.log(run, {"odd": float("-inf")}, epoch=1)
+    writer.log(run, {"odd": float("nan")}, epoch=1)
+    history = load_study("same-time", writer.uri).history("odd")
+    assert history["value"].tolist() == [5.0, float("-inf")]
+
+
+def test_reevaluated_metrics_are_columns_of_runs_and_no_epochs(writer: Writer) -> None:
+    experiment = writer.study("shown-again", [Job(0, "scratch", artifacts=False)])
+    run = writer.run(experiment, "shown-again", Job(0, "pretrained", artifacts=False))
+    writer.log(run, {"reevaluated_recall_spiral": float("inf"), "reevaluated_accuracy": 0.5}, 0)
+    study = load_study("shown-again", writer.uri)
+    added = ["reevaluated_accuracy", "reevaluated_recall_spiral"]
+    assert list(study.runs.columns) == [*schema.RUN_COLUMNS, *added]
+    assert study.runs[added].to_numpy().tolist()[0] == [0.5, float("inf")]
+    assert study.runs[added].iloc[1].isna().all()
+    assert not set(added) & set(study.metric_names)
+
+
+def test_frames_have_the_documented_dtypes_even_when_empty(writer: Writer, demo: Study) -> None:
+    writer.study("idle", [Job(0, "scratch", epochs=0, status="running", artifacts=False)])
+    idle = load_study("idle", writer.uri)
+    for study in (demo, idle):
+        kinds = study.runs.dtypes.astype(str)
+        assert kinds[schema.SPLIT] == "int64"
+        assert set(kinds[list(schema.SUMMARY)]) == {"float64"}
+        assert set(kinds.drop([schema.SPLIT, *schema.SUMMARY])) == {"str"}
+        found = study.metrics.dtypes.astype(str).to_dict()
+        texts = dict.fromkeys(("run_id", schema.ARM, "metric"), "str")
+        assert found == {**texts, schema.SPLIT: "int64", "epoch": "int64", "value": "float64"}
+    assert idle.metrics.empty
+
+
+def test_one_metric_is_the_same_alone_and_among_all(writer: Writer) -> None:
+    alone, among = load_study("demo", writer.uri), load_study("demo", writer.uri)
+    assert len(among.metrics)
+    pd.testing.assert_frame_equal(alone.history("test_mcc"), among.history("test_mcc"))
 
 
 def test_artifacts_are_read_and_a_missing_one_is_none(demo: Study) -> None:
@@ -124,6 +141,8 @@ def test_deleted_runs_and_runs_of_other_kinds_are_left_out(writer: Writer) -> No
     gone = writer.run(experiment, "mixed", Job(1, "pretrained", artifacts=False))
     writer.client.delete_run(gone)
     writer.client.create_run(experiment, tags={"made": "by hand"})
+    report = schema.JobId("mixed", 2, "scratch").tags() | {schema.KIND: schema.REPORT}
+    writer.client.create_run(experiment, tags=report)
     assert load_study("mixed", writer.uri).runs[schema.SPLIT].tolist() == [0]
 
 
@@ -173,39 +192,6 @@ def test_a_study_without_runs_and_a_deleted_study_are_not_found(writer: Writer) 
 def test_an_unknown_metric_is_refused_with_the_nearest_known(demo: Study) -> None:
     with pytest.raises(AnalysisError, match="did you mean 'test_loss'"):
         demo.history("test_los")
-
-
-def test_a_server_that_is_not_there_is_known_in_seconds_and_the_password_is_not_shown() -> None:
-    before, start = dict(os.environ), time.monotonic()
-    with pytest.raises(ServerError, match=r"http://127.0.0.1:9 cannot be reached") as caught:
-        load_study("demo", "http://me:secret@127.0.0.1:9")
-    assert time.monotonic() - start < 20
-    assert "secret" not in str(caught.value)
-    assert "\n" not in str(caught.value)
-    assert dict(os.environ) == before
-
-
-@pytest.fixture
-def refusing_server() -> Iterator[str]:
-    """Answer every request with 401."""
-
-    class Refusal(http.server.BaseHTTPRequestHandler):
-        def do_GET(self) -> None:
-            self.send_response(401)
-            self.end_headers()
-
-        def log_message(self, *_: object) -> None:
-            """Stay silent."""
-
-    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Refusal) as server:
-        threading.Thread(target=server.serve_forever, daemon=True).start()
-        yield f"http://127.0.0.1:{server.server_port}"
-        server.shutdown()
-
-
-def test_a_server_that_refuses_says_which_settings_to_give(refusing_server: str) -> None:
-    with pytest.raises(ServerError, match="MLFLOW_TRACKING_USERNAME"):
-        load_study("demo", refusing_server)
 
 
 def test_analysis_works_from_store_to_report_with_torch_blocked(

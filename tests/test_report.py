@@ -7,17 +7,18 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from fixtures_analysis import ARMS, CLASSES, COUNTS, EPOCHS, Job, matrices
-from matplotlib.figure import Figure
+from fixtures_analysis import ARMS, CLASSES, COUNTS, EPOCHS, Job, Writer, matrices
 
-from analysis import Study, compare
-from analysis.figures import draw_confusion, draw_differences, draw_mean_curves
-from analysis.pairs import match_runs
+from analysis import Study, compare, load_study
+from analysis.classes import class_counts, class_table
+from analysis.compare import Question
+from analysis.matrices import Matrices, class_matrices
+from analysis.pairs import Pairs, match_runs
 from analysis.report import write_report
 from analysis.stats import corrected_t, holm
-from analysis.tables import arm_table, class_counts, class_table, selected_matrices
+from analysis.tables import arm_table
 from galaxy_mlflow import schema
-from galaxy_mlflow.errors import AnalysisError
+from galaxy_mlflow.errors import AnalysisError, PairingError
 
 VOID = {"meta", "img", "br", "hr", "link"}
 
@@ -37,6 +38,13 @@ class Balance(HTMLParser):
     def handle_endtag(self, tag: str) -> None:
         """Close the tag opened last."""
         assert self.open.pop() == tag
+
+
+def required(study: Study, pairs: Pairs) -> Matrices:
+    """Return the matrices of a study that has them."""
+    matrices = class_matrices(study, pairs)
+    assert matrices is not None
+    return matrices
 
 
 @pytest.fixture(scope="module")
@@ -74,7 +82,10 @@ def test_the_report_answers_the_question_with_the_numbers_of_the_comparison(
 
 def test_the_report_shows_samples_counts_curves_classes_matrices_and_origin(report: str) -> None:
     assert "data:image/png;base64,iVBOR" in report
-    assert report.count("<svg") == 5  # differences, accuracy, loss, a matrix an arm
+    shown = set(re.findall(r'<figure id="([^"]+)"', report))
+    assert {"differences", "slopes", "forest", "mean-curves", "run-curves", "evidence"} <= shown
+    assert {"peak-accuracy", "class-recall", "confusion-mean", "confusion-sd"} <= shown
+    assert len(shown) == report.count("<svg")
     for name in CLASSES:
         assert name in report
     for fact in ("val_loss", "16 finished", "d" * 12, "700 training, 100 validation, 200 test"):
@@ -97,30 +108,81 @@ def test_the_file_appears_whole_and_nothing_is_left_beside_it(demo: Study, tmp_p
     target = tmp_path / "report.html"
     target.write_text("old")
     with pytest.raises(AnalysisError, match="no metric"):
-        write_report(demo, target, "nonsense")
+        write_report(demo, target, Question(metric="nonsense"))
     assert target.read_text() == "old"
     write_report(demo, target)
     assert list(tmp_path.iterdir()) == [target]
 
 
 def test_a_folder_or_an_impossible_path_is_refused(demo: Study, tmp_path: Path) -> None:
+    (tmp_path / "folder.html").mkdir()
     with pytest.raises(AnalysisError, match="is a folder"):
-        write_report(demo, tmp_path)
+        write_report(demo, tmp_path / "folder.html")
     (tmp_path / "file").write_text("")
+    with pytest.raises(AnalysisError, match="is a file"):
+        write_report(demo, tmp_path / "file")
     with pytest.raises(AnalysisError, match="cannot be written"):
         write_report(demo, tmp_path / "file" / "report.html")
 
 
-def test_a_report_of_three_splits_says_there_are_not_enough(demo: Study, tmp_path: Path) -> None:
+def test_a_report_of_three_splits_is_refused_or_says_there_are_not_enough(
+    demo: Study, tmp_path: Path
+) -> None:
     few = replace(demo, runs=demo.runs[demo.runs["split"] < 3].reset_index(drop=True))
-    assert "Not enough pairs (3 of 6)" in write_report(few, tmp_path / "r.html").read_text()
+    with pytest.raises(PairingError, match="at least 6 needed"):
+        write_report(few, tmp_path / "r.html")
+    page = write_report(few, tmp_path / "r.html", Question(min_pairs=3))
+    assert "Not enough pairs (3 of 6)" in page.read_text()
+
+
+def test_a_folder_gets_the_page_the_latex_tables_and_every_figure_in_three_forms(
+    demo: Study, tmp_path: Path
+) -> None:
+    page = write_report(demo, tmp_path / "out")
+    assert page == tmp_path / "out" / "report.html"
+    shown = set(re.findall(r'<figure id="([^"]+)"', page.read_text()))
+    forms = {path.name for path in (tmp_path / "out" / "figures").iterdir()}
+    assert forms == {f"{name}.{form}" for name in shown for form in ("svg", "pdf", "png")}
+    tables = {path.stem for path in (tmp_path / "out" / "tables").iterdir()}
+    assert {"comparison", "difference", "tests", "class-recall", "training", "facts"} <= tables
+    latex = (tmp_path / "out" / "tables" / "class-recall.tex").read_text()
+    assert latex.startswith(r"\begin{tabular}{lrrrrrr}")
+    assert latex.count(r"\\") == 1 + len(CLASSES)
+
+
+def test_a_report_of_three_arms_compares_all_pairs(writer: Writer, tmp_path: Path) -> None:
+    writer.study("trio", [Job(k, arm) for k in range(6) for arm in (*ARMS, "frozen")])
+    page = write_report(load_study("trio", writer.uri), tmp_path / "r.html").read_text()
+    for pair in ("pretrained minus scratch", "pretrained minus frozen", "scratch minus frozen"):
+        assert f"<td>{pair}</td>" in page
+
+
+def test_a_report_leaves_out_a_failed_run_and_says_so(demo: Study, tmp_path: Path) -> None:
+    runs = demo.runs.copy()
+    runs.loc[3, "status"] = schema.FAILED
+    lacking = replace(demo, runs=runs)
+    with pytest.raises(PairingError, match="split-001/scratch: failed"):
+        write_report(lacking, tmp_path / "r.html")
+    page = write_report(lacking, tmp_path / "r.html", Question(allow_unfinished=True)).read_text()
+    assert "1 (scratch failed)" in page
+    assert "15 finished, 1 failed" in page
+
+
+def test_a_report_without_matrices_or_predictions_says_what_it_cannot_show(
+    writer: Writer, tmp_path: Path
+) -> None:
+    writer.study("bare", [Job(k, arm, artifacts=False) for k in range(6) for arm in ARMS])
+    page = write_report(load_study("bare", writer.uri), tmp_path / "r.html").read_text()
+    assert "Classes are not compared" in page
+    assert "it does not apply here" in page
+    assert "reliability:" in page
 
 
 def test_class_table_compares_recall_at_the_selected_epoch_with_holm_over_the_classes(
     demo: Study,
 ) -> None:
     pairs = match_runs(demo)
-    table = class_table(selected_matrices(demo, pairs), pairs)
+    table = class_table(required(demo, pairs), pairs)
     assert len(table) == 3 * len(CLASSES)
     recall = table[table["score"] == "recall"].set_index("class")
     truth = {
@@ -137,7 +199,7 @@ def test_a_class_whose_scores_never_differ_has_no_p_and_does_not_count_for_holm(
     demo: Study,
 ) -> None:
     pairs = match_runs(demo)
-    found = selected_matrices(demo, pairs)
+    found = required(demo, pairs)
     for stack in found.by_arm.values():
         stack[:, 3, :] = [0, 0, 0, 5]
     recall = class_table(found, pairs).query("score == 'recall'").set_index("class")
@@ -146,7 +208,7 @@ def test_a_class_whose_scores_never_differ_has_no_p_and_does_not_count_for_holm(
 
 
 def test_class_counts_are_of_the_test_sets(demo: Study) -> None:
-    counts = class_counts(selected_matrices(demo, match_runs(demo)))
+    counts = class_counts(required(demo, match_runs(demo)))
     assert counts["mean"].tolist() == COUNTS.tolist()
     assert counts["share"].sum() == pytest.approx(1)
 
@@ -163,20 +225,4 @@ def test_arm_table_reads_test_accuracy_in_all_three_ways(demo: Study) -> None:
 def test_a_run_without_its_confusion_matrix_is_named(demo: Study) -> None:
     late = replace(demo, runs=demo.runs.assign(selected_epoch=99.0))
     with pytest.raises(AnalysisError, match=r"16 run\(s\) have no confusion matrix"):
-        selected_matrices(late, match_runs(late))
-
-
-def test_figures_draw_on_the_axes_they_are_given_and_survive_odd_names(demo: Study) -> None:
-    from analysis.curves import mean_curves
-
-    figure = Figure(figsize=(6, 3))
-    left, middle, right = figure.subplots(1, 3)
-    c = compare(demo)
-    d = (c.values["pretrained"] - c.values["scratch"]).to_numpy()
-    curves = mean_curves(demo, match_runs(demo), "test_loss")
-    assert draw_mean_curves(curves, left) is left
-    assert len(left.get_lines()) == 2
-    assert draw_differences(c.splits, d, c.tests["corrected_t"], middle) is middle
-    assert draw_confusion([[8, 2], [0, 0]], ["a$b", "<c>"], right) is right
-    assert [text.get_text() for text in right.texts][:2] == ["80.0 %\n8.0", "20.0 %\n2.0"]
-    figure.canvas.draw()
+        class_matrices(late, match_runs(late))

@@ -6,6 +6,7 @@ import math
 import numpy as np
 import pytest
 import scipy
+from statsmodels.stats.multitest import multipletests
 
 from analysis.stats import Result, benjamini_hochberg, format_p, holm, sign_test_counts
 from galaxy_mlflow.errors import AnalysisError
@@ -19,6 +20,19 @@ def test_holm_by_hand_keeps_the_order_of_its_input_and_stays_monotone() -> None:
 def test_holm_on_the_papers_four_recalls() -> None:
     p = [0.25210436894246535, 0.12849610298684624, 0.486098969892787, 6.383094767565064e-07]
     assert holm(p) == pytest.approx([0.504, 0.385, 0.504, 2.55e-6], rel=0.01)
+
+
+def test_holm_equals_its_definition_computed_independently() -> None:
+    p = np.random.default_rng(0).random(9) ** 3
+    ranks = np.argsort(np.argsort(p))
+    steps = {rank: (9 - rank) * value for rank, value in zip(ranks, p, strict=True)}
+    expected = [min(1, max(steps[i] for i in range(rank + 1))) for rank in ranks]
+    assert holm(p) == pytest.approx(expected)
+
+
+def test_benjamini_hochberg_equals_statsmodels() -> None:
+    p = np.random.default_rng(1).random(9) ** 2
+    assert benjamini_hochberg(p) == pytest.approx(multipletests(p, method="fdr_bh")[1])
 
 
 def test_benjamini_hochberg_reproduces_the_example_of_the_1995_paper() -> None:

@@ -1,12 +1,20 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import numpy as np
 import pytest
+from moons_scores import LINEAR, RBF
 from paper_accuracies import CORRECT_OF_2034
 
-from analysis.stats import corrected_t, effective_splits, paired_t
+from analysis.stats import (
+    bayes_correlated_t,
+    corrected_t,
+    effective_splits,
+    evidence_curve,
+    paired_t,
+)
 from galaxy_mlflow.errors import AnalysisError
 
 PRETRAINED, SCRATCH = np.array(CORRECT_OF_2034) / 2034
@@ -40,6 +48,28 @@ def test_corrected_t_holds_its_level_where_the_naive_t_does_not() -> None:
     naive = np.mean([paired_t(row, zero).p_value < 0.05 for row in d])
     assert 0.03 < corrected < 0.07
     assert naive > 0.3
+
+
+def test_scikit_learns_documented_comparison_of_two_kernels() -> None:
+    """Its page prints a corrected t of 0.750 and a one-sided p of 0.227."""
+    result = corrected_t(RBF, LINEAR, 90, 10, "greater")
+    assert result.statistic == pytest.approx(0.750, abs=5e-4)
+    assert result.p_value == pytest.approx(0.227, abs=5e-4)
+
+
+@pytest.mark.parametrize("count", ["80", None, math.nan, math.inf, -5, [80]])
+def test_what_is_no_number_of_images_is_refused(count: Any) -> None:
+    for function in (corrected_t, bayes_correlated_t, evidence_curve):
+        with pytest.raises(AnalysisError, match="n_train is"):
+            function([1, 2], [2, 4], count, 20)
+    with pytest.raises(AnalysisError, match="n_test is"):
+        effective_splits(10, 80, count)
+    with pytest.raises(AnalysisError, match="J is '10'"):
+        effective_splits("10", 80, 20)  # type: ignore[arg-type]
+
+
+def test_more_splits_are_never_worth_more_than_train_per_test() -> None:
+    assert effective_splits(math.inf, 12000, 2034) == pytest.approx(12000 / 2034)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,9 @@
 from __future__ import annotations
 
 import math
+import subprocess
+import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -78,6 +81,29 @@ def test_effects_refuse_what_cannot_be_paired() -> None:
             effect([1, 2], [1, 2, 3])
     with pytest.raises(AnalysisError, match="at least 2"):
         cohen_dz([1], [2])
+
+
+def test_an_estimate_without_an_interval_says_why() -> None:
+    assert "every difference is the same" in mean_difference([2, 3], [1, 2]).method
+    assert "fewer than 6 pairs" in median_difference([2, 3], [1, 2]).method
+
+
+def test_a_module_of_stats_imports_only_modules_above_it() -> None:
+    names = "inputs result paired signflip corrected bayes effects counts survival".split()
+    names += ["sequential", "adjust"]
+    files = {file.stem: file for file in Path(stats.__file__).parent.glob("*.py")}
+    assert {*names, "__init__"} == set(files)
+    for name in names:
+        for line in files[name].read_text().splitlines():
+            if line.startswith("from analysis.stats."):
+                above = line.split()[1].removeprefix("analysis.stats.")
+                assert names.index(above) < names.index(name), line
+
+
+def test_importing_stats_leaves_slow_libraries_for_later() -> None:
+    code = "import sys, analysis.stats; print({'statsmodels', 'lifelines'} & set(sys.modules))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "set()"
 
 
 def test_every_public_name_of_stats_is_exported_and_nothing_else() -> None:

@@ -5,8 +5,17 @@ import itertools
 import numpy as np
 import pytest
 import scipy.stats
+from statsmodels.stats.descriptivestats import sign_test as statsmodels_sign_test
 
-from analysis.stats import corrected_t, paired_t, sign_test, sign_test_counts, wilcoxon
+from analysis.stats import (
+    corrected_t,
+    effective_splits,
+    paired_t,
+    sign_test,
+    sign_test_counts,
+    wilcoxon,
+)
+from analysis.stats.inputs import tidy_differences
 from galaxy_mlflow.errors import AnalysisError
 
 MIXED = [3.0, -1.0, 0.0, 2.0, 2.0, -2.0, 5.0, 0.0, 1.0, -4.0]
@@ -102,6 +111,21 @@ def test_differences_that_are_equal_but_for_rounding_are_ties() -> None:
     assert sign_test([0.1 + 0.2], [0.3]).detail["ties"] == 1
 
 
+def test_one_difference_stays_one_wherever_its_digits_end() -> None:
+    y = np.linspace(0.1, 0.9, 50)  # noise falls on both sides of a 13th digit that is a 5
+    assert len(set((y + 0.0123456789125 - y).round(12))) > 1
+    assert len(set(tidy_differences(y + 0.0123456789125, y))) == 1
+
+
+@pytest.mark.parametrize("images", range(2000, 2040))
+def test_equal_counts_of_images_tie_and_others_do_not(images: int) -> None:
+    rights, d = np.array([1655, 1601, 1500, 9, 1702, 300]), np.array([17, -17, 17, -17, 0, 18])
+    sizes = np.abs(tidy_differences((rights + d) / images, rights / images))
+    assert len(set(sizes[:4])) == 1
+    assert len(set(sizes)) == 3
+    assert sizes[4] == 0
+
+
 @pytest.mark.parametrize("alternative", ["two-sided", "greater", "less"])
 def test_paired_t_equals_scipy_ttest_rel_with_its_interval(alternative: str) -> None:
     x, y = np.random.default_rng(2).normal(size=(2, 12))
@@ -113,12 +137,18 @@ def test_paired_t_equals_scipy_ttest_rel_with_its_interval(alternative: str) -> 
     assert (ours.ci_low, ours.ci_high) == pytest.approx((interval.low, interval.high), rel=1e-12)
 
 
-@pytest.mark.parametrize("test", [paired_t, lambda x, y: corrected_t(x, y, 80, 20)])
-def test_t_is_undefined_where_every_difference_is_the_same_up_to_rounding(test) -> None:  # type: ignore[no-untyped-def]
-    result = test([0.85, 0.6, 0.3], [0.8, 0.55, 0.25])
-    assert np.isnan(result.p_value)
-    assert np.isnan(result.ci_low)
-    assert result.p_text == "undefined"
+def test_without_spread_t_falls_back_on_the_signs_of_the_pairs_it_is_worth() -> None:
+    x, y = [0.85, 0.6, 0.3], [0.8, 0.55, 0.25]  # one difference, but for rounding
+    worth = effective_splits(3, 80, 20)
+    naive, corrected = paired_t(x, y), corrected_t(x, y, 80, 20)
+    assert naive.p_value == sign_test(x, y).p_value == 0.25
+    assert corrected.p_value == pytest.approx(2 ** (1 - worth))
+    assert (naive.statistic, paired_t(y, x).statistic) == (np.inf, -np.inf)
+    assert paired_t(x, y, "greater").p_value == sign_test(x, y, "greater").p_value
+    assert paired_t(x, y, "less").p_value == 1
+    for result in (naive, corrected):
+        assert np.isnan(result.ci_low)
+        assert "every difference is the same" in result.detail["degenerate"]
 
 
 @pytest.mark.parametrize(
@@ -149,3 +179,46 @@ def test_unknown_choices_are_refused_with_the_nearest_known_one() -> None:
         sign_test_counts(3, -1)
     with pytest.raises(AnalysisError, match="no pairs"):
         sign_test_counts(0, 0)
+
+
+def test_the_depression_scores_of_hollander_and_wolfe() -> None:
+    """Nonparametric Statistical Methods (1973), p. 29; R's wilcox.test has V = 40, p = 0.01953."""
+    before = [1.83, 0.50, 1.62, 2.48, 1.68, 1.88, 1.55, 3.06, 1.30]
+    after = [0.878, 0.647, 0.598, 2.05, 1.06, 1.29, 1.06, 3.14, 1.29]
+    result = wilcoxon(before, after, alternative="greater")
+    assert result.statistic == 40
+    assert result.p_value == 10 / 2**9
+
+
+def test_demsars_two_trees_on_14_data_sets() -> None:
+    """Demsar (2006), table 2: T = 12, z = -2.54, with the ranks of zeros split; 10 wins, 2 ties."""
+    plain = [0.763, 0.599, 0.954, 0.628, 0.882, 0.936, 0.661]
+    plain += [0.583, 0.775, 1.000, 0.940, 0.619, 0.972, 0.957]
+    tuned = [0.768, 0.591, 0.971, 0.661, 0.888, 0.931, 0.668]
+    tuned += [0.583, 0.838, 1.000, 0.962, 0.666, 0.981, 0.978]
+    result = wilcoxon(tuned, plain, zero="zsplit", method="asymptotic")
+    assert result.statistic == 12
+    assert result.p_value == pytest.approx(2 * scipy.stats.norm.sf(2.54), rel=0.02)
+    assert sign_test(tuned, plain).p_value == sign_test_counts(10, 2, 2).p_value
+
+
+def test_sign_test_equals_statsmodels() -> None:
+    d = np.array([1.5, -0.5, 2.0, 3.0, 0.0, 1.0, -2.0, 0.5, 4.0])
+    m, p = statsmodels_sign_test(d)
+    result = sign_test(d, 0 * d)
+    assert result.p_value == pytest.approx(p, rel=1e-12)
+    assert (result.statistic - result.detail["losses"]) / 2 == m
+
+
+@pytest.mark.parametrize("zero", ["wilcox", "pratt", "zsplit"])
+def test_the_three_zero_rules_equal_scipys_exact_permutation(zero: str) -> None:
+    theirs = scipy.stats.wilcoxon(
+        MIXED, zero_method=zero, method=scipy.stats.PermutationMethod(n_resamples=np.inf)
+    )
+    ours = wilcoxon(MIXED, [0] * 10, zero=zero)  # type: ignore[arg-type]
+    assert ours.p_value == pytest.approx(theirs.pvalue)
+    assert ours.statistic == theirs.statistic
+
+
+def test_wilcoxon_of_100_equal_differences_is_that_of_the_signs() -> None:
+    assert wilcoxon([0.85] * 100, [0.8] * 100).p_value == 2.0**-99

@@ -18,12 +18,10 @@ def holm(p: ArrayLike) -> Floats:
     AnalysisError
         No p-value, or one outside [0, 1].
     """
-    values = _probabilities(p)
-    order = np.argsort(values, kind="stable")
-    steps = (values.size - np.arange(values.size)) * values[order]
-    adjusted = np.empty_like(values)
-    adjusted[order] = np.minimum(1, np.maximum.accumulate(steps))
-    return adjusted
+    from statsmodels.stats.multitest import multipletests  # type: ignore[import-untyped]
+
+    _, adjusted, *_ = multipletests(_probabilities(p), method="holm")
+    return np.asarray(adjusted, dtype=np.float64)
 
 
 def benjamini_hochberg(p: ArrayLike) -> Floats:

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import math
+import numbers
 
 from numpy.typing import ArrayLike
 
-from analysis.stats.inputs import Alternative
+from analysis.stats.inputs import Alternative, real
 from analysis.stats.paired import t_result
 from analysis.stats.result import Result, provenance
 from galaxy_mlflow.errors import AnalysisError
@@ -33,14 +33,15 @@ def corrected_t(
     Returns
     -------
     Result with `estimate` the mean difference; detail: ratio, effective_splits, df,
-    standard_error. One-sided tests have a one-sided interval.
+    standard_error. One-sided tests have a one-sided interval. Differences without spread: see
+    `paired.t_result`.
 
     Raises
     ------
     AnalysisError
         A part has no image, fewer than 2 pairs, or samples that do not pair or are not finite.
     """
-    ratio = _ratio(n_train, n_test)
+    ratio = split_ratio(n_train, n_test)
     detail = provenance(
         "corrected resampled t (Nadeau and Bengio 2003)",
         ratio=ratio,
@@ -55,18 +56,28 @@ def corrected_t(
 def effective_splits(J: int, n_train: float, n_test: float) -> float:  # noqa: N803  the field's own letter
     """Return 1 / (1/J + n_test/n_train): independent splits that J overlapping ones are worth.
 
+    `math.inf` for J gives what more splits can never exceed, n_train/n_test.
+
     Raises
     ------
     AnalysisError
         `J` is below 1, or a part has no image.
     """
-    if not J >= 1:
-        raise AnalysisError(f"J is {J}: at least 1 split needed")
-    return 1 / (1 / J + _ratio(n_train, n_test))
+    if not isinstance(J, numbers.Real) or not J >= 1:
+        raise AnalysisError(f"J is {J!r}: at least 1 split needed")
+    return float(1 / (1 / J + split_ratio(n_train, n_test)))
 
 
-def _ratio(n_train: float, n_test: float) -> float:
-    for name, count in {"n_train": n_train, "n_test": n_test}.items():
-        if not (math.isfinite(count) and count > 0):
+def split_ratio(n_train: float, n_test: float) -> float:
+    """Return n_test / n_train.
+
+    Raises
+    ------
+    AnalysisError
+        One of them is not a number of images above 0.
+    """
+    counts = {"n_train": n_train, "n_test": n_test}
+    for name, count in counts.items():
+        if real(count, name) <= 0:
             raise AnalysisError(f"{name} is {count}: a number of images above 0 is needed")
     return float(n_test / n_train)

@@ -13,8 +13,8 @@ import numpy as np
 import scipy.stats
 from numpy.typing import ArrayLike
 
-from analysis.stats.inputs import differences, sample, tidy_differences
-from analysis.stats.paired import CONFIDENCE, paired_t
+from analysis.stats.inputs import common_difference, differences, sample, tidy_differences
+from analysis.stats.paired import CONFIDENCE, mean_and_sd, paired_t
 
 
 @dataclass(frozen=True)
@@ -28,9 +28,13 @@ class Estimate:
 
 
 def mean_difference(x: ArrayLike, y: ArrayLike) -> Estimate:
-    """Return the mean of x - y with Student's interval, for 2 or more pairs."""
+    """Return the mean of x - y with Student's interval, for 2 or more pairs.
+
+    Differences that are all the same have no interval; `method` says so.
+    """
     t = paired_t(x, y)
-    return Estimate(t.estimate, t.ci_low, t.ci_high, "Student's t, splits taken as independent")
+    method = t.detail.get("degenerate", "Student's t, splits taken as independent")
+    return Estimate(t.estimate, t.ci_low, t.ci_high, method)
 
 
 def median_difference(x: ArrayLike, y: ArrayLike) -> Estimate:
@@ -40,9 +44,10 @@ def median_difference(x: ArrayLike, y: ArrayLike) -> Estimate:
     """
     d = np.sort(differences(x, y))
     below = int(scipy.stats.binom.ppf((1 - CONFIDENCE) / 2, d.size, 0.5))
-    method = "order statistics, splits taken as independent"
     if below == 0:
-        return Estimate(float(np.median(d)), math.nan, math.nan, method)
+        too_few = "fewer than 6 pairs: no interval"
+        return Estimate(float(np.median(d)), math.nan, math.nan, too_few)
+    method = "order statistics, splits taken as independent"
     return Estimate(float(np.median(d)), float(d[below - 1]), float(d[-below]), method)
 
 
@@ -52,10 +57,11 @@ def cohen_dz(x: ArrayLike, y: ArrayLike) -> float:
     It grows as the pairs agree, so it is not on the scale of an unpaired d. Differences that are
     all the same give 0 where they are 0, and an infinity elsewhere.
     """
-    d, tidy = differences(x, y, at_least=2), tidy_differences(x, y)
-    if np.ptp(tidy) == 0:
-        return float(np.sign(tidy[0]) * math.inf) if tidy[0] else 0.0
-    return float(d.mean() / d.std(ddof=1))
+    d, shared = differences(x, y, at_least=2), common_difference(x, y)
+    if shared is not None:
+        return math.copysign(math.inf, shared) if shared else 0.0
+    mean, sd = mean_and_sd(d)
+    return mean / sd
 
 
 def rank_biserial(x: ArrayLike, y: ArrayLike) -> float:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from typing import Literal
+import numbers
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -16,20 +17,25 @@ Alternative = Literal["two-sided", "greater", "less"]
 ALTERNATIVES = ("two-sided", "greater", "less")
 _DIGITS = 12
 """Significant digits that count: 0.3 - 0.1 and 0.2 - 0.0 are one difference, not two."""
+_LARGEST = 1e300
+"""Beyond it a difference of two values may not fit into a float."""
+_EXACT_BELOW = 1e-290
+"""Floats this small are subtracted without noise, and have no room for 12 digits."""
+_NOT_NUMBERS = "USMmc"
+"""numpy's kinds of text, dates, spans and complex numbers: never silently made into floats."""
 
 
 def sample(values: ArrayLike, name: str, at_least: int = 1) -> Floats:
     """Return `values` as a float64 array of shape (n,).
 
+    Lists, tuples, arrays and pandas Series (whose index is ignored) will do.
+
     Raises
     ------
     AnalysisError
-        Not one-dimensional, not numbers, not finite, or fewer than `at_least`.
+        Not one-dimensional, not numbers, not finite, beyond 1e300, or fewer than `at_least`.
     """
-    try:
-        array = np.asarray(values, dtype=np.float64)
-    except (TypeError, ValueError):
-        raise AnalysisError(f"{name} holds something that is not a number") from None
+    array = _as_floats(values, name)
     if array.ndim != 1:
         raise AnalysisError(f"{name} has shape {array.shape}: a list of numbers is needed")
     bad = np.flatnonzero(~np.isfinite(array))
@@ -40,7 +46,37 @@ def sample(values: ArrayLike, name: str, at_least: int = 1) -> Floats:
         )
     if array.size < at_least:
         raise AnalysisError(f"{name} has {array.size} value(s): at least {at_least} needed")
+    if array.size and np.abs(array).max() > _LARGEST:
+        raise AnalysisError(f"{name} holds a value beyond {_LARGEST:g}: scale it down first")
     return array
+
+
+def whole(value: Any, name: str, at_least: int = 0) -> int:
+    """Return `value` as an int.
+
+    Raises
+    ------
+    AnalysisError
+        Not a whole number, or below `at_least`.
+    """
+    number = real(value, name)
+    if number < at_least or number != int(number):
+        raise AnalysisError(f"{name} is {value}: a whole number from {at_least} is needed")
+    return int(value)
+
+
+def real(value: Any, name: str) -> float:
+    """Return `value` as a float.
+
+    Raises
+    ------
+    AnalysisError
+        Not a number, or not finite.
+    """
+    known = isinstance(value, numbers.Real | np.bool_)
+    if not known or not math.isfinite(value):
+        raise AnalysisError(f"{name} is {value!r}: a finite number is needed")
+    return float(value)
 
 
 def paired(x: ArrayLike, y: ArrayLike, at_least: int = 1) -> tuple[Floats, Floats]:
@@ -68,16 +104,32 @@ def differences(x: ArrayLike, y: ArrayLike, at_least: int = 1) -> Floats:
 def tidy_differences(x: ArrayLike, y: ArrayLike, at_least: int = 1) -> Floats:
     """Return x - y without the noise of floating point, so that ties are ties.
 
-    Differences are rounded to 12 significant digits of the largest value: counts over a common
-    number of test images, written as fractions, tie exactly where the counts do.
+    Sizes that no more than `resolution` sets apart become one, and those near 0 become 0: counts
+    over a common number of test images, written as fractions, tie exactly where the counts do.
     """
-    first, second = paired(x, y, at_least)
-    scale = max(np.abs(first).max(), np.abs(second).max())
-    if scale == 0:
-        return np.zeros_like(first)
-    unit = 10.0 ** (math.floor(math.log10(scale)) + 1 - _DIGITS)
-    steps: Floats = np.round((first - second) / unit)
-    return steps * unit
+    d = differences(x, y, at_least)
+    order = np.argsort(np.abs(d), kind="stable")
+    sizes = np.abs(d)[order]
+    apart = np.diff(sizes, prepend=0.0) > resolution(x, y)
+    tidy = np.empty_like(d)
+    tidy[order] = np.sign(d[order]) * np.maximum.accumulate(np.where(apart, sizes, 0.0))
+    return tidy
+
+
+def resolution(x: ArrayLike, y: ArrayLike) -> float:
+    """Return the unit of the last digit that counts; 0 where subtraction is exact anyway."""
+    scale = max(np.abs(side).max() for side in paired(x, y))
+    if scale < _EXACT_BELOW:
+        return 0.0
+    return float(10.0 ** (math.floor(math.log10(scale)) + 1 - _DIGITS))
+
+
+def common_difference(x: ArrayLike, y: ArrayLike) -> float | None:
+    """Return the difference that all pairs share but for noise; None where they have a spread."""
+    d = differences(x, y)
+    if np.ptp(d) > resolution(x, y):
+        return None
+    return float(d.mean()) if tidy_differences(x, y).all() else 0.0
 
 
 def check_choice(name: str, value: str, known: tuple[str, ...]) -> None:
@@ -86,3 +138,13 @@ def check_choice(name: str, value: str, known: tuple[str, ...]) -> None:
         raise AnalysisError(
             f"{name} {value!r} is not known{did_you_mean(value, known)}; known: {', '.join(known)}"
         )
+
+
+def _as_floats(values: ArrayLike, name: str) -> Floats:
+    try:
+        given = np.asarray(values)
+        if given.dtype.kind not in _NOT_NUMBERS:
+            return given.astype(np.float64)
+    except (TypeError, ValueError):
+        pass
+    raise AnalysisError(f"{name} holds something that is not a number")

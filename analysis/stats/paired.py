@@ -1,4 +1,4 @@
-"""Tests on pairs: sign, Wilcoxon's signed ranks, and Student's t (for comparison only).
+"""Tests on pairs: sign, Wilcoxon's signed ranks, permutation, and Student's t (for comparison).
 
 Every test takes x and y, paired by position, and looks at the differences x - y. Its null is about
 differences drawn independently. Splits of one set of galaxies overlap, so these p-values speak of
@@ -19,10 +19,12 @@ from analysis.stats.inputs import (
     Alternative,
     Floats,
     check_choice,
+    common_difference,
     differences,
     tidy_differences,
+    whole,
 )
-from analysis.stats.result import Result, provenance
+from analysis.stats.result import Result, probability, provenance
 from galaxy_mlflow.errors import AnalysisError
 
 ZERO_RULES = ("wilcox", "pratt", "zsplit")
@@ -63,21 +65,19 @@ def sign_test_counts(
         A count is negative or not whole, no pair at all, or the alternative is unknown.
     """
     check_choice("alternative", alternative, ALTERNATIVES)
-    counts = {"wins": wins, "losses": losses, "ties": ties}
-    for name, count in counts.items():
-        if count < 0 or int(count) != count:
-            raise AnalysisError(f"{name} is {count}: a count is a whole number from 0")
-    if not wins + losses + ties:
+    given = {"wins": wins, "losses": losses, "ties": ties}
+    counts = {name: whole(count, name) for name, count in given.items()}
+    if not sum(counts.values()):
         raise AnalysisError("no pairs: the sign test needs at least 1")
     detail = provenance("exact binomial, ties dropped", alternative=alternative, **counts)
-    n = int(wins + losses)
+    n = counts["wins"] + counts["losses"]
     if n == 0:
+        detail["degenerate"] = "only ties: there is no win rate"
         return Result("sign test", 0.0, 1.0, math.nan, 0.0, 1.0, 0, detail)
-    test = scipy.stats.binomtest(int(wins), n, alternative=alternative)
+    test = scipy.stats.binomtest(counts["wins"], n, alternative=alternative)
     low, high = test.proportion_ci(CONFIDENCE, method="exact")
-    return Result(
-        "sign test", float(wins), float(test.pvalue), wins / n, float(low), float(high), n, detail
-    )
+    p, rate = probability(test.pvalue), counts["wins"] / n
+    return Result("sign test", float(wins), p, rate, float(low), float(high), n, detail)
 
 
 def wilcoxon(
@@ -88,7 +88,7 @@ def wilcoxon(
     method: Literal["auto", "exact", "asymptotic"] = "auto",
     correction: bool = False,
 ) -> Result:
-    """Wilcoxon's signed-rank test: are the differences symmetric about 0?
+    """Wilcoxon's signed-rank test (1945): are the differences symmetric about 0?
 
     Parameters
     ----------
@@ -131,7 +131,14 @@ def wilcoxon(
     statistic = min(plus, minus) if alternative == "two-sided" else plus
     middle = float(np.median(differences(x, y)))
     return Result(
-        "Wilcoxon signed-rank test", statistic, p, middle, math.nan, math.nan, ranks.size, detail
+        "Wilcoxon signed-rank test",
+        statistic,
+        probability(p),
+        middle,
+        math.nan,
+        math.nan,
+        ranks.size,
+        detail,
     )
 
 
@@ -159,23 +166,40 @@ def t_result(
 ) -> Result:
     """Return the t test on the mean difference with variance (1/J + ratio) s^2, J - 1 df.
 
-    Differences without spread have no t: p is 1 where all are 0 and nan elsewhere, no interval.
+    Differences that are all the same (up to rounding) have no spread, so Student's law gives no
+    p and there is no interval. All 0: t is 0 and p is 1. Elsewhere t is infinite, and p is that of
+    the signs alone: n independent pairs that fall on one side have 2^(1 - n) two-sided and 2^-n
+    one-sided (1 for the other side), and n is what J pairs are worth, 1 / (1/J + ratio).
     """
     check_choice("alternative", alternative, ALTERNATIVES)
     d = differences(*samples, at_least=2)
-    tidy = tidy_differences(*samples)
     detail = {**detail, "alternative": alternative, "df": d.size - 1}
-    mean = float(d.mean())
-    if np.ptp(tidy) == 0:
-        same = not tidy.any()
-        t, p = (0.0, 1.0) if same else (math.copysign(math.inf, mean), math.nan)
-        detail["undefined"] = "every difference is the same: there is no spread to test against"
-        return Result(name, t, p, mean, math.nan, math.nan, d.size, detail)
-    error = math.sqrt((1 / d.size + ratio) * d.var(ddof=1))
-    t, law = mean / error, scipy.stats.t(d.size - 1)
-    low, high = _t_interval(mean, error, law, alternative)
+    shared = common_difference(*samples)
+    if shared is not None:
+        t, p = _without_spread(shared, 1 / (1 / d.size + ratio), alternative)
+        detail["degenerate"] = "every difference is the same: p by the signs, no interval"
+        return Result(name, t, p, float(d.mean()), math.nan, math.nan, d.size, detail)
+    mean, sd = mean_and_sd(d)
+    error = math.sqrt(1 / d.size + ratio) * sd
+    law = scipy.stats.t(d.size - 1)
+    p, (low, high) = _t_tail(mean / error, law, alternative), _t_interval(error, law, alternative)
     detail["standard_error"] = error
-    return Result(name, t, _t_tail(t, law, alternative), mean, low, high, d.size, detail)
+    return Result(name, mean / error, probability(p), mean, mean + low, mean + high, d.size, detail)
+
+
+def mean_and_sd(d: Floats) -> tuple[float, float]:
+    """Return the mean and the standard deviation (ddof 1) of differences that have a spread."""
+    scale = float(np.abs(d).max())  # squares of what is near 0 or huge would not fit into a float
+    return float(d.mean()), float((d / scale).std(ddof=1)) * scale
+
+
+def _without_spread(shared: float, pairs: float, alternative: Alternative) -> tuple[float, float]:
+    if shared == 0:
+        return 0.0, 1.0
+    t = math.copysign(math.inf, shared)
+    if alternative == "two-sided":
+        return t, min(1.0, 2 ** (1 - pairs))
+    return t, probability(2**-pairs if (alternative == "greater") == (t > 0) else 1.0)
 
 
 def _t_tail(t: float, law: Any, alternative: Alternative) -> float:
@@ -184,14 +208,13 @@ def _t_tail(t: float, law: Any, alternative: Alternative) -> float:
     return float(law.sf(t) if alternative == "greater" else law.cdf(t))
 
 
-def _t_interval(
-    mean: float, error: float, law: Any, alternative: Alternative
-) -> tuple[float, float]:
+def _t_interval(error: float, law: Any, alternative: Alternative) -> tuple[float, float]:
+    """Return the ends of the interval, from the mean."""
     if alternative == "two-sided":
         reach = float(law.ppf((1 + CONFIDENCE) / 2)) * error
-        return mean - reach, mean + reach
+        return -reach, reach
     reach = float(law.ppf(CONFIDENCE)) * error
-    return (mean - reach, math.inf) if alternative == "greater" else (-math.inf, mean + reach)
+    return (-reach, math.inf) if alternative == "greater" else (-math.inf, reach)
 
 
 def _signed_ranks(d: Floats, zero: str) -> tuple[float, float, Floats]:

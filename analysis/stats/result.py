@@ -11,6 +11,7 @@ import numpy as np
 import scipy
 
 SMALLEST_P: Final = 1e-300
+SMALLEST_FLOAT: Final = math.ulp(0.0)
 PLAIN_P: Final = 1e-3
 """Smaller p-values are printed in scientific form."""
 
@@ -23,10 +24,11 @@ class Result:
     ----------
     name : the test
     statistic : its statistic
-    p_value : in [0, 1]; nan where the test is undefined (differences without any spread)
+    p_value : in (0, 1]
     estimate, ci_low, ci_high : what the test is about, with its 95 % interval (nan: none)
     n : pairs that the p-value rests on
-    detail : what the test adds, always with `method`, `library` and `version`
+    detail : what the test adds, always with `method`, `library` and `version`; `degenerate` says
+        why where the input leaves a test without its usual law
     """
 
     name: str
@@ -55,6 +57,11 @@ class Result:
             "n": self.n,
             "detail": {key: plain(value) for key, value in self.detail.items()},
         }
+
+
+def probability(p: float) -> float:
+    """Return a computed p-value in (0, 1]: one too small for a float is the smallest float."""
+    return float(min(1.0, max(p, SMALLEST_FLOAT)))
 
 
 def plain(value: Any) -> Any:
