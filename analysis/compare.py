@@ -130,6 +130,10 @@ class Comparison:
         """Return the record as a fragment of HTML."""
         return sheet.to_html(findings.sheet_of(self))
 
+    def _repr_html_(self) -> str:
+        """Show the record in a notebook."""
+        return self.to_html()
+
 
 def compare(
     study: Study,

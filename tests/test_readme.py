@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import shlex
@@ -25,6 +26,7 @@ ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text()
 SHIPPED = Path(sys.executable).parent / "galaxy-mlflow"
 MAJORITY = 0.549
+OF_THE_DEMO = "at the selected epoch"  # its numbers are those of one kind of machine
 CATALOGUED = 2100  # more than the 2,034 test images of the published study
 
 
@@ -122,7 +124,9 @@ def test_every_other_command_runs_in_the_readers_order(shell: Shell) -> None:
     assert len(done) >= 10
     for command in done:
         shell(command)
-    assert (shell.folder / "report.html").stat().st_size > 50_000
+    for study in ("csv", "published"):
+        assert (shell.folder / "reports" / study / "report.html").stat().st_size > 50_000
+    assert (shell.folder / "exports" / "csv" / "manifest.json").exists()
     assert (shell.folder / "sheet.png").stat().st_size > 1_000
 
 
@@ -148,6 +152,28 @@ def test_the_python_example_runs(shell: Shell) -> None:
     )
     assert done.returncode == 0, done.stderr
     assert "| pretrained" in done.stdout
+
+
+def test_the_notebook_runs_and_says_what_it_said_when_it_was_last_executed(shell: Shell) -> None:
+    assert (
+        "\n\t$(BIN)/jupyter execute --inplace docs/published.ipynb\n"
+        in (ROOT / "Makefile").read_text()
+    )
+    shutil.copy(ROOT / "docs" / "published.ipynb", shell.folder)
+    shell("jupyter execute --inplace published.ipynb")
+    said, says = (printed(folder / "published.ipynb") for folder in (ROOT / "docs", shell.folder))
+    assert len(says) > 5
+    assert [text for text in says if OF_THE_DEMO not in text] == [
+        text for text in said if OF_THE_DEMO not in text
+    ]
+
+
+def printed(notebook: Path) -> list[str]:
+    """Return what the cells of a notebook have printed."""
+    outputs = [
+        o for cell in json.loads(notebook.read_text())["cells"] for o in cell.get("outputs", [])
+    ]
+    return ["".join(o["text"]) for o in outputs if o["output_type"] == "stream"]
 
 
 def test_the_commands_for_developers_are_what_ci_runs() -> None:

@@ -77,7 +77,7 @@ def _draw_p(evidence: Evidence, ax: Axes) -> None:
     legend(
         ax,
         handles,
-        ["corrected t (new images)", "sign test (these images)"],
+        ["corrected t, allows for overlap", "sign test, about these galaxies"],
     )
     title(ax, "p-value, if looked at once, there")
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Final
@@ -25,6 +26,7 @@ from galaxy_mlflow.errors import AnalysisError
 Floats = NDArray[np.float64]
 EPOCHS: Final = Unit(1, 0, "", " epochs")
 LOSS: Final = Unit(1, 3, "", "")
+_SCREEN_DPI: Final = 100
 
 
 @dataclass(frozen=True, eq=False)
@@ -42,6 +44,12 @@ class Picture:
     title: str
     caption: str
     figure: Figure = field(repr=False)
+
+    def _repr_png_(self) -> bytes:
+        """Show the figure in a notebook, on white."""
+        buffer = io.BytesIO()
+        self.figure.savefig(buffer, format="png", dpi=_SCREEN_DPI, facecolor="white")
+        return buffer.getvalue()
 
 
 @dataclass(frozen=True, eq=False)
