@@ -55,6 +55,18 @@ def no_classes() -> pd.DataFrame:
     return pd.DataFrame(columns=list(CLASS_COLUMNS))
 
 
+def absent_notes(matrices: Matrices) -> tuple[str, ...]:
+    """Return a note for each class that some test set has no image of."""
+    rows = next(iter(matrices.by_arm.values())).sum(axis=2)
+    absent = (rows == 0).sum(axis=0)
+    return tuple(
+        f"{name} has no image in {n} of {len(rows)} test sets; its recall there counts as 0 for "
+        "both arms, which hides a difference."
+        for name, n in zip(matrices.classes, absent, strict=True)
+        if n
+    )
+
+
 def class_counts(matrices: Matrices) -> pd.DataFrame:
     """Return the images of each class in the test sets: class, mean, lowest, highest, share."""
     rows = next(iter(matrices.by_arm.values())).sum(axis=2)

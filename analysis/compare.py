@@ -4,7 +4,8 @@
 2. `values` reads one number off each run (curves.py);
 3. the tests and effect sizes of `analysis.stats` look at the differences, first minus second;
 4. the classes are compared one by one, adjusted for their number (classes.py);
-5. `Comparison` holds what came out, as numbers (`to_dict`) and as prose (`findings.py`).
+5. `Comparison` holds what came out, as numbers (`to_dict`) as prose (`prose.py`), and as tables
+   (`findings.py`).
 """
 
 from __future__ import annotations
@@ -19,8 +20,8 @@ import numpy as np
 import pandas as pd
 import scipy
 
-from analysis import findings, sheet, stats
-from analysis.classes import class_table, no_classes
+from analysis import findings, prose, sheet, stats
+from analysis.classes import absent_notes, class_table, no_classes
 from analysis.curves import EPOCH_METRICS, Reading, budgets, read_metric_name, values
 from analysis.matrices import class_matrices
 from analysis.pairs import FEWEST_PAIRS, Dropped, Pairs, match_runs, require_equal_budgets
@@ -29,7 +30,7 @@ from analysis.stats.result import plain
 from analysis.study import Study
 from analysis.wording import PERCENT, unit_of
 from galaxy_mlflow import schema
-from galaxy_mlflow.errors import AnalysisError
+from galaxy_mlflow.errors import AnalysisError, PairingError
 
 ROPE = 0.01
 """Half the width of the region in which fractions count as equal: one point."""
@@ -73,6 +74,7 @@ class Comparison:
         p_rope (no difference that matters), p_right (first higher)
     effects : cohen_dz, rank_biserial, prob_superiority, a12
     classes : one row a score and class, columns `classes.CLASS_COLUMNS`; Holm within a score
+    classes_from : what the matrices of the classes are of, in words
     notes : what a reader must know before believing any of it
     reading : how one number was read off each run
     values : one row a split, one column an arm
@@ -100,6 +102,7 @@ class Comparison:
     bayes: stats.Bayes
     effects: dict[str, float]
     classes: pd.DataFrame = field(repr=False)
+    classes_from: str
     notes: tuple[str, ...]
     versions: dict[str, str]
     reading: Reading
@@ -108,7 +111,7 @@ class Comparison:
     @property
     def paragraph(self) -> str:
         """The finding in plain English, made from this record alone."""
-        return findings.paragraph(self)
+        return prose.paragraph(self)
 
     def to_dict(self) -> dict[str, Any]:
         """Return the record as JSON can hold it, with the keys `schema.COMPARISON_KEYS`."""
@@ -174,9 +177,9 @@ def answer(study: Study, question: Question, *, with_classes: bool = True) -> Co
     pairs = question.pairs(study)
     if reading.base in EPOCH_METRICS:
         require_equal_budgets(pairs, budgets(study), reading.name)
-    classes, notes = _classes(study, pairs) if with_classes else (no_classes(), ())
+    classes = _classes(study, pairs) if with_classes else _Classes(no_classes())
     table = paired_values(study, reading, pairs)
-    notes = (*pairs.notes, *findings.notes(study, reading, pairs), *notes)
+    notes = (*pairs.notes, *prose.notes(study, reading, pairs), *classes.notes)
     rope = question.rope if question.rope is not None else default_rope(reading)
     return _comparison(_Basis(study.name, reading, pairs, rope, notes), classes, table)
 
@@ -197,7 +200,7 @@ def compare_all(study: Study, question: Question) -> tuple[Comparison, ...]:
 
 def default_metric(study: Study) -> str:
     """Return the metric a study is compared on where none is named."""
-    return schema.PEAK_TEST_ACCURACY if findings.selects_on_test(study) else schema.TEST_ACCURACY
+    return schema.PEAK_TEST_ACCURACY if prose.selects_on_test(study) else schema.TEST_ACCURACY
 
 
 def default_rope(reading: Reading) -> float:
@@ -239,7 +242,16 @@ class _Basis:
     notes: tuple[str, ...]
 
 
-def _comparison(basis: _Basis, classes: pd.DataFrame, table: pd.DataFrame) -> Comparison:
+@dataclass(frozen=True, eq=False)
+class _Classes:
+    """The comparison class by class, where its matrices come from, and what to know of it."""
+
+    table: pd.DataFrame
+    source: str = ""
+    notes: tuple[str, ...] = ()
+
+
+def _comparison(basis: _Basis, classes: _Classes, table: pd.DataFrame) -> Comparison:
     pairs = basis.pairs
     x, y = (table[arm].to_numpy() for arm in pairs.arms)
     tests = _tests(x, y, pairs)
@@ -263,7 +275,8 @@ def _comparison(basis: _Basis, classes: pd.DataFrame, table: pd.DataFrame) -> Co
         tests=tests,
         bayes=stats.bayes_correlated_t(x, y, pairs.n_train, pairs.n_test, basis.rope),
         effects=_effects(x, y),
-        classes=classes,
+        classes=classes.table,
+        classes_from=classes.source,
         notes=basis.notes,
         versions=versions(),
         reading=basis.reading,
@@ -290,15 +303,19 @@ def _effects(x: Floats, y: Floats) -> dict[str, float]:
     }
 
 
-def _classes(study: Study, pairs: Pairs) -> tuple[pd.DataFrame, tuple[str, ...]]:
+def _classes(study: Study, pairs: Pairs) -> _Classes:
     """Return the comparison of each class, or none and why."""
     try:
         matrices = class_matrices(study, pairs)
+    except PairingError:
+        raise
     except AnalysisError as error:
-        return no_classes(), (f"Classes are not compared: {error}.",)
+        return _Classes(no_classes(), notes=(f"Classes are not compared: {error}.",))
     if matrices is None:
-        return no_classes(), ("Classes are not compared: the runs have no confusion matrices.",)
-    return class_table(matrices, pairs), ()
+        why = "Classes are not compared: the runs have no confusion matrices."
+        return _Classes(no_classes(), notes=(why,))
+    source = "of the re-evaluation" if matrices.reevaluated else "at the selected epoch"
+    return _Classes(class_table(matrices, pairs), source, absent_notes(matrices))
 
 
 def versions() -> dict[str, str]:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import pandas as pd
 
-from analysis import findings, paper, tables
+from analysis import findings, paper, prose, tables
 from analysis.classes import class_counts
 from analysis.compare import Comparison, Question, answer, compare_all
 from analysis.facts import facts_table
@@ -114,7 +114,8 @@ def _tables(found: Contents) -> Iterator[tuple[str, Table]]:
     yield "arms", findings.arms_table(c)
     yield "difference", findings.difference_table(c)
     yield "tests", findings.tests_table(c)
-    yield "bayes", findings.bayes_table(c)
+    if not prose.no_spread(c):
+        yield "bayes", findings.bayes_table(c)
     yield "effects", findings.effects_table(c)
     if found.all_pairs:
         yield "all-pairs", tables.print_pairs(tables.pairs_table(found.all_pairs), unit)

@@ -28,8 +28,8 @@ class Reading:
 
     @property
     def lower_is_better(self) -> bool:
-        """True for losses and calibration errors, whose peak is their minimum."""
-        return self.base.endswith(("_loss", "_ece"))
+        """True for losses, calibration errors, times and energy: their peak is their minimum."""
+        return self.base.endswith(("_loss", "_ece", "_seconds", "_joules"))
 
 
 def read_metric_name(study: Study, name: str) -> Reading:

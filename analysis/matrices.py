@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from analysis.pairs import Pairs
 from analysis.study import Confusion, Study
 from galaxy_mlflow import schema
-from galaxy_mlflow.errors import AnalysisError
+from galaxy_mlflow.errors import AnalysisError, PairingError
 from galaxy_mlflow.metrics import Matrix, metrics_from_confusion
 
 
@@ -51,7 +51,9 @@ def class_matrices(study: Study, pairs: Pairs) -> Matrices | None:
     Raises
     ------
     AnalysisError
-        Some runs have no matrix of their selected epoch, or other classes than the rest.
+        Some runs have no matrix of their selected epoch.
+    PairingError
+        Runs have different classes.
     """
     run_ids = [str(run) for arm in pairs.arms for run in pairs.run_ids[arm]]
     confusions = study.confusions(run_ids)
@@ -64,8 +66,11 @@ def class_matrices(study: Study, pairs: Pairs) -> Matrices | None:
             f"{len(lacking)} run(s) have no confusion matrix of their selected epoch in "
             f"{schema.CONFUSION_FILE}: {', '.join(lacking[:5])}"
         )
-    classes = _same_classes(names for names, _ in found.values())
-    by_arm = {arm: np.stack([found[str(r)][1] for r in pairs.run_ids[arm]]) for arm in pairs.arms}
+    classes = _same_classes(found)
+    by_arm = {
+        arm: np.stack([_in_order(found[str(run)], classes) for run in pairs.run_ids[arm]])
+        for arm in pairs.arms
+    }
     return Matrices(classes, by_arm, reevaluated=not confusions)
 
 
@@ -96,9 +101,16 @@ def _read(text: bytes, run: str) -> Named:
         raise AnalysisError(f"{where}: not a confusion matrix ({error!r})") from None
 
 
-def _same_classes(found: Iterable[tuple[str, ...]]) -> tuple[str, ...]:
-    classes = set(found)
-    if len(classes) != 1:
-        listed = " and ".join(", ".join(names) for names in sorted(classes))
-        raise AnalysisError(f"runs have different classes: {listed}")
-    return classes.pop()
+def _same_classes(found: Mapping[str, Named]) -> tuple[str, ...]:
+    """Return the classes of all matrices, in the order that the first of them has."""
+    orders = list(dict.fromkeys(names for names, _ in found.values()))
+    if len({frozenset(names) for names in orders}) > 1:
+        listed = " and ".join(", ".join(names) for names in orders)
+        raise PairingError(f"runs have different classes: {listed}")
+    return orders[0]
+
+
+def _in_order(named: Named, classes: tuple[str, ...]) -> Matrix:
+    names, matrix = named
+    order = [names.index(name) for name in classes]
+    return matrix[np.ix_(order, order)]

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from analysis import findings, paper
+from analysis import paper, prose
 from analysis.contents import Contents
 from analysis.markup import is_wide, svg
 from analysis.sheet import Table, table_to_html
@@ -19,9 +19,10 @@ if TYPE_CHECKING:
     from analysis.gallery import Picture
 
 _NO_PREDICTIONS = (
-    "McNemar's test needs each network's answer to each image, and these runs have left none "
-    "(predictions/selected.parquet): it does not apply here."
+    "McNemar's test needs each network's answer to each image, and these runs have left none: it "
+    "does not apply here."
 )
+_NONE = "If a small difference is none"
 _LONGEST = 20
 """Rows of a table that a page shows; a longer one is in the LaTeX tables only."""
 
@@ -58,7 +59,7 @@ def render(found: Contents) -> str:
     return environment.get_template("report.html.j2").render(
         c=c,
         title=found.study.question or f"{c.arms[0]} or {c.arms[1]}?",
-        headline=findings.headline(c),
+        headline=prose.headline(c),
         cards=cards(found),
         sections=[section for section in sections(found) if section.blocks],
         limits=limits(found),
@@ -76,11 +77,11 @@ def cards(found: Contents) -> list[tuple[str, str, str]]:
             f"{c.arms[0]} minus {c.arms[1]}",
             f"95 % interval {unit.interval(t.ci_low, t.ci_high)}",
         ),
-        (findings.p_equals(t), "corrected resampled t", "allows for overlap"),
+        (prose.p_equals(t), "corrected resampled t", "allows for overlap"),
         (
             f"{c.wins} of {c.n_pairs}",
             f"splits on which {c.arms[0]} is higher",
-            f"sign test {findings.p_equals(sign)}",
+            f"sign test {prose.p_equals(sign)}",
         ),
     ]
 
@@ -113,12 +114,12 @@ def _comparison(found: Contents) -> tuple[Block, ...]:
         Block(table=found.tables["arms"]),
         Block(table=found.tables["difference"], pictures=_named(found, "differences", "slopes")),
         Block("Tests", table=found.tables["tests"]),
-        Block("If a small difference is none", table=found.tables["bayes"]),
+        *(Block(_NONE, table=found.tables[name]) for name in ("bayes",) if name in found.tables),
         Block("Effect sizes", table=found.tables["effects"]),
     ]
     if found.all_pairs:
         text = "Holm's adjustment is over all pairs of arms. " + " ".join(
-            findings.headline(c) for c in found.all_pairs[1:]
+            prose.headline(c) for c in found.all_pairs[1:]
         )
         blocks.append(Block("Every two arms", text, found.tables["all-pairs"]))
     return tuple(blocks)
@@ -169,6 +170,8 @@ def _times(found: Contents) -> tuple[Block, ...]:
         f"pair was watched. Sooner and later count the splits on which {found.comparison.arms[0]} "
         "was so; open pairs had not got there by then."
     )
+    if found.published:
+        text += " The thresholds were chosen after the paper was read."
     pictures = _starting(found, "time-to")
     return (Block(text=text, table=found.tables["time-to-accuracy"], pictures=pictures),)
 
@@ -203,9 +206,10 @@ def _worth(found: Contents) -> str:
 def _images(found: Contents) -> tuple[Block, ...]:
     pictures = _starting(found, "reliability")
     if found.mcnemar is None:
-        return (Block(text=_NO_PREDICTIONS, pictures=pictures),)
+        why = paper.MCNEMAR if found.published else _NO_PREDICTIONS
+        return (Block(text=why, pictures=pictures),)
     first, second = found.comparison.arms
-    clear = found.mcnemar[found.mcnemar["p_holm"] < findings.LEVEL]
+    clear = found.mcnemar[found.mcnemar["p_holm"] < prose.LEVEL]
     ahead = int((clear["only_first"] > clear["only_second"]).sum())
     text = (
         "McNemar's test on each split: do the two networks err on other images than chance would "

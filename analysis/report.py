@@ -54,6 +54,9 @@ def _refuse_wrong_kind(target: Path, alone: bool) -> None:
         raise AnalysisError(f"{target} is a folder: give the page a file name, as report.html")
     if not alone and target.is_file():
         raise AnalysisError(f"{target} is a file: give the report a folder, or a name in .html")
+    place = next(folder for folder in target.absolute().parents if folder.exists())
+    if not (place.is_dir() and os.access(place, os.W_OK)):
+        raise AnalysisError(f"{target}: the report cannot be written: {place} takes no files")
 
 
 def _write_tables(found: Contents, folder: Path) -> None:

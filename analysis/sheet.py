@@ -87,9 +87,10 @@ def to_html(sheet: Sheet) -> str:
 
 def table_to_html(table: Table) -> str:
     """Return a table as HTML, escaped; cells carry the classes `number` and `prose`."""
-    head = _html_row("th", table.header, table.align)
-    rows = "\n".join(_html_row("td", row, table.align) for row in table.rows)
-    return f"<table>\n<thead>{head}</thead>\n<tbody>\n{rows}\n</tbody>\n</table>"
+    head = _html_row("th", table.header, table)
+    rows = "\n".join(_html_row("td", row, table) for row in table.rows)
+    kind = ' class="cards"' if "p" in table.align else ""
+    return f"<table{kind}>\n<thead>{head}</thead>\n<tbody>\n{rows}\n</tbody>\n</table>"
 
 
 def _text_table(table: Table) -> str:
@@ -152,6 +153,7 @@ def _long_table(table: Table) -> str:
 def _latex_lines(table: Table, begin: str, kind: str) -> str:
     body = [_latex_row(row) for row in table.rows]
     head = [begin, r"\toprule", _latex_row(table.header), r"\midrule"]
+    head += [r"\endhead"] if kind == "longtable" else []
     return "\n".join([*head, *body, r"\bottomrule", rf"\end{{{kind}}}"])
 
 
@@ -159,12 +161,18 @@ def _latex_row(row: tuple[str, ...]) -> str:
     return " & ".join(_latex(cell) for cell in row) + r" \\"
 
 
-def _html_row(tag: str, row: tuple[str, ...], align: str) -> str:
+def _html_row(tag: str, row: tuple[str, ...], table: Table) -> str:
+    """Return a row; the cells of a table with prose carry their header, for narrow pages."""
+    labelled = tag == "td" and "p" in table.align
     cells = [
-        f"<{tag}{_CELL[side]}>{html.escape(cell)}</{tag}>"
-        for cell, side in zip(row, align, strict=True)
+        f"<{tag}{_CELL[side]}{_label(name) if labelled else ''}>{html.escape(cell)}</{tag}>"
+        for cell, name, side in zip(row, table.header, table.align, strict=True)
     ]
     return f"<tr>{''.join(cells)}</tr>"
+
+
+def _label(name: str) -> str:
+    return f' data-label="{html.escape(name)}"'
 
 
 _CELL = {"l": "", "r": ' class="number"', "p": ' class="prose"'}

@@ -93,8 +93,10 @@ class Study:
     params: Mapping[str, Mapping[str, str]] = field(repr=False)
     source: Source = field(repr=False)
     classes: Mapping[str, tuple[str, ...]] = field(default_factory=dict, repr=False)
-    _histories: dict[str, pd.DataFrame] = field(default_factory=dict, repr=False)
-    _artifacts: dict[tuple[str, str], bytes | None] = field(default_factory=dict, repr=False)
+    _histories: dict[str, pd.DataFrame] = field(default_factory=dict, init=False, repr=False)
+    _artifacts: dict[tuple[str, str], bytes | None] = field(
+        default_factory=dict, init=False, repr=False
+    )
 
     @cached_property
     def metrics(self) -> pd.DataFrame:

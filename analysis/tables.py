@@ -133,32 +133,33 @@ def print_arms(arms: pd.DataFrame) -> Table:
 
 
 def print_times(times: Sequence[TimeToAccuracy]) -> Table:
-    """Return time to accuracy as text: one row a threshold."""
-    first, second = times[0].arms
-    header = (
-        "threshold",
-        *(f"{arm}: reached, median" for arm in (first, second)),
-        "mean epochs, restricted",
-        "difference",
-        "p",
-        "sooner, later, open",
+    """Return time to accuracy as text: one column a threshold."""
+    first = times[0]
+    columns = [_times_column(time) for time in times]
+    names = (
+        *(f"{arm}: runs that got there, in {first.budgets[arm]} epochs" for arm in first.arms),
+        *(f"{arm}: median epochs" for arm in first.arms),
+        *(f"{arm}: mean epochs below, of the first {first.horizon}" for arm in first.arms),
+        "difference of these means",
+        "its 95 % interval, corrected",
+        "p, corrected t",
+        f"splits on which {first.arms[0]} is sooner, later; open",
     )
-    return Table(header, "rrrrrrr", tuple(_times_row(time) for time in times))
+    rows = tuple(zip(names, *columns, strict=True))
+    header = ("test accuracy", *(PERCENT.value(time.threshold) for time in times))
+    return Table(header, "l" + "r" * len(times), rows)
 
 
-def _times_row(time: TimeToAccuracy) -> tuple[str, ...]:
-    first, second = time.arms
+def _times_column(time: TimeToAccuracy) -> tuple[str, ...]:
     difference, sign = time.difference, time.sign.detail
     return (
-        PERCENT.value(time.threshold),
-        *(
-            f"{time.reached[arm]} in {time.budgets[arm]} epochs, {_median(time.median[arm])}"
-            for arm in (first, second)
-        ),
-        f"{time.rmst[first]:.1f}, {time.rmst[second]:.1f} of {time.horizon}",
-        f"{difference.estimate:+.1f} {_epochs_interval(difference)}",
+        *(f"{time.reached[arm]}" for arm in time.arms),
+        *(_median(time.median[arm]) for arm in time.arms),
+        *(f"{time.rmst[arm]:.1f}" for arm in time.arms),
+        f"{difference.estimate:+.1f}",
+        _epochs_interval(difference),
         difference.p_text,
-        f"{sign['wins']}, {sign['losses']}, {time.undecidable}",
+        f"{sign['wins']}, {sign['losses']}; {time.undecidable}",
     )
 
 
@@ -168,7 +169,7 @@ def _median(epochs: float) -> str:
 
 def _epochs_interval(test: Result) -> str:
     if np.isnan(test.ci_low):
-        return "(no interval)"
+        return "none"
     return f"[{test.ci_low:+.1f}, {test.ci_high:+.1f}]"
 
 

@@ -8,7 +8,12 @@ from dataclasses import dataclass
 from analysis.curves import EPOCH_METRICS, Reading
 from galaxy_mlflow import schema
 
+_SCORES = ("_loss", "mcc", "kappa")
+"""Scores about 1 in size, printed with decimals."""
+_PLAIN = 1e6
+"""Larger numbers are printed in scientific form."""
 _FRACTIONS = ("accuracy", "recall", "precision", "f1", "ece")
+_NAMES = {"f1": "F1", "mcc": "MCC", "ece": "calibration error (ECE)"}
 _HOW = {
     "peak": " at its best epoch",
     "last": " at the last epoch",
@@ -28,11 +33,12 @@ _SUMMARIES = {
 class Unit:
     """How values of a metric are printed: scaled, rounded, and the words for a difference.
 
-    Values have the digits that are published; differences, which are small, one more.
+    Values have the digits that are published; differences, which are small, one more. Without
+    `digits` a number has four that count, however large or small it is.
     """
 
     scale: float
-    digits: int
+    digits: int | None
     sign: str
     difference: str
 
@@ -44,7 +50,7 @@ class Unit:
 
     def signed(self, number: float) -> str:
         """`+1.59`, without its unit."""
-        return self._number(number, "+", self.digits + 1)
+        return self._number(number, "+", None if self.digits is None else self.digits + 1)
 
     def change(self, number: float) -> str:
         """`+1.59 points`."""
@@ -61,7 +67,13 @@ class Unit:
             return "undefined"
         return f"[{self.signed(low)}, {self.signed(high)}]"
 
-    def _number(self, number: float, plus: str, digits: int) -> str:
+    def range(self, low: float, high: float) -> str:
+        """`[+0.87, +2.31] points`, or `undefined`."""
+        return "undefined" if math.isnan(low) else self.interval(low, high) + self.difference
+
+    def _number(self, number: float, plus: str, digits: int | None) -> str:
+        if digits is None or abs(number) > _PLAIN:
+            return f"{self.scale * number:{plus}.4g}"
         text = f"{self.scale * number:{plus}.{digits}f}"
         return text if float(text) else f"{0:.{digits}f}"
 
@@ -76,9 +88,13 @@ def unit_of(reading: Reading) -> Unit:
         return Unit(1, 0, "", " epochs")
     if reading.base in (schema.TOTAL_SECONDS, schema.EPOCH_SECONDS):
         return Unit(1, 0, " s", " s")
+    if reading.base in (schema.TOTAL_ENERGY, schema.ENERGY_JOULES):
+        return Unit(1, None, " J", " J")
     if any(word in _FRACTIONS for word in reading.base.split("_")):
         return PERCENT
-    return Unit(1, 3, "", "")
+    if reading.base.endswith(_SCORES):
+        return Unit(1, 3, "", "")
+    return Unit(1, None, "", "")
 
 
 def in_words(reading: Reading) -> str:
@@ -87,10 +103,10 @@ def in_words(reading: Reading) -> str:
         return _SUMMARIES[reading.base]
     if reading.base.startswith(schema.REEVALUATED):
         base = reading.base.removeprefix(schema.REEVALUATED)
-        return f"{_metric_words(base)} of the chosen network, evaluated again"
+        return f"re-evaluated {_metric_words(base)}"
     return _metric_words(reading.base) + _HOW[reading.how]
 
 
 def _metric_words(metric: str) -> str:
-    words = metric.replace("_", " ").replace("macro f1", "macro-F1").replace(" f1 ", " F1 ")
-    return words.replace(" mcc", " MCC").replace(" ece", " calibration error (ECE)")
+    words = [_NAMES.get(word, word) for word in metric.split("_")]
+    return " ".join(words).replace("macro F1", "macro-F1")

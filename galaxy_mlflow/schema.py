@@ -162,6 +162,7 @@ COMPARISON_KEYS: Final = (
     "bayes",
     "effects",
     "classes",
+    "classes_from",
     "paragraph",
     "notes",
     "versions",

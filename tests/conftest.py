@@ -11,4 +11,4 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 # A shell starts background jobs deaf to Ctrl-C, and they hand that on: tests of Ctrl-C would fail.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
-pytest_plugins = ["fixtures_analysis", "fixtures_postgres", "fixtures_tracking"]
+pytest_plugins = ["fixtures_analysis", "fixtures_cli", "fixtures_postgres", "fixtures_tracking"]

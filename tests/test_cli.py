@@ -5,49 +5,18 @@ from __future__ import annotations
 import json
 import shutil
 from collections import Counter
-from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 
 import pandas as pd
 import pytest
 import torch
+from fixtures_cli import Call
 from small_study import write_study
 
-from galaxy_mlflow import cli, schema
+from galaxy_mlflow import schema
 from galaxy_mlflow.home import Home
 from galaxy_mlflow.runs import RunRecord
 from galaxy_mlflow.tracking import MlflowStore
-
-
-@dataclass(frozen=True)
-class Outcome:
-    """How a command ended."""
-
-    code: int
-    out: str
-    err: str
-
-
-Call = Callable[..., Outcome]
-
-
-@pytest.fixture
-def call(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Call:
-    """Return a function that runs one command as a shell would."""
-
-    def run(*arguments: str) -> Outcome:
-        capsys.readouterr()
-        monkeypatch.setattr("sys.argv", ["galaxy-mlflow", *arguments])
-        monkeypatch.setenv("COLUMNS", "200")
-        with pytest.raises(SystemExit) as ended:
-            cli.main()
-        printed = capsys.readouterr()
-        assert "Traceback" not in printed.out + printed.err
-        code = ended.value.code
-        return Outcome(code if isinstance(code, int) else 0, printed.out, printed.err)
-
-    return run
 
 
 @pytest.fixture
@@ -96,7 +65,7 @@ def test_a_study_goes_from_file_to_report(
     check_runs(store, name, tmp_path)
     check_comparison(call, name)
     report = tmp_path / "report.html"
-    assert call("report", name, "--out", str(report)).code == 0
+    assert call("report", name, "--out", str(report), "--min-pairs", "2").code == 0
     page = report.read_text()
     assert name in page
     assert "data:image/png;base64" in page
@@ -156,14 +125,17 @@ def check_artifacts(store: MlflowStore, run: RunRecord, folder: Path) -> None:
 
 
 def check_comparison(call: Call, name: str) -> None:
-    text = call("compare", name)
+    refused = call("compare", name)
+    assert (refused.code, "at least 6 needed" in refused.err) == (2, True)
+    few = ("--min-pairs", "2")
+    text = call("compare", name, *few)
     assert text.code == 0
     for word in ("one", "two", "Wilcoxon", "sign"):
         assert word in text.out
-    record = json.loads(call("compare", name, "--format", "json").out)
+    record = json.loads(call("compare", name, *few, "--format", "json").out)
     assert set(record) == set(schema.COMPARISON_KEYS)
     assert record["arms"] == ["one", "two"]
-    turned = json.loads(call("compare", name, "--arms", "two,one", "--format", "json").out)
+    turned = json.loads(call("compare", name, *few, "--arms", "two,one", "--format", "json").out)
     assert turned["mean_difference"] == -record["mean_difference"]
 
 

@@ -222,7 +222,7 @@ def test_the_paragraph_says_what_the_sign_test_is_about_and_what_was_left_out(de
     runs.loc[3, "status"] = schema.FAILED
     dropped = compare(replace(demo, runs=runs), allow_unfinished=True)
     assert dropped.n_pairs == 7
-    assert "1 split(s) were left out for want of a finished pair: 1." in dropped.paragraph
+    assert "1 split was left out for want of a finished pair: 1." in dropped.paragraph
     assert dropped.to_dict()["dropped"] == [{"split": 1, "reason": "scratch failed"}]
 
 
@@ -251,3 +251,48 @@ def test_every_two_of_three_arms_are_compared(writer: Writer) -> None:
     table = pairs_table(found)
     assert table["p_holm"].tolist() == holm(table["p_value"]).tolist()
     assert compare(study).arms == ("pretrained", "scratch")
+
+
+def test_a_loss_says_that_lower_is_better_and_its_peak_is_its_minimum(demo: Study) -> None:
+    c = compare(demo, "test_loss")
+    assert c.paragraph.startswith("scratch has the higher test loss")
+    assert "Lower is better." in c.paragraph
+    assert "the mean is higher for pretrained with probability" in c.paragraph
+    assert compare(demo, "peak_epoch_seconds").reading.lower_is_better
+
+
+def test_differences_without_a_spread_are_told_apart_from_evidence(demo: Study) -> None:
+    same = demo.runs.assign(peak_test_accuracy=0.8 + 0.01 * (demo.runs["arm"] == "pretrained"))
+    c = compare(replace(demo, runs=same), "peak_test_accuracy")
+    text = c.to_text()
+    assert c.paragraph.startswith("The peak test accuracy differs alike on every split")
+    assert "no spread; p by the signs" in text
+    for word in ("inf", "nan", "Bayesian"):
+        assert word not in text
+
+
+def test_few_pairs_and_a_choice_on_the_test_set_are_said_in_the_paragraph(demo: Study) -> None:
+    few = replace(demo, runs=demo.runs[demo.runs["split"] < 3].reset_index(drop=True))
+    assert "3 pairs are too few" in compare(few, min_pairs=3).paragraph
+    again = demo.runs.assign(
+        selected_on="test_accuracy", reevaluated_accuracy=demo.runs["last_test_accuracy"]
+    )
+    c = compare(replace(demo, runs=again), "reevaluated_accuracy")
+    assert "chosen on the test set itself" in c.paragraph
+
+
+def test_a_class_that_test_sets_lack_is_noted_and_an_order_of_classes_does_not_matter(
+    writer: Writer,
+) -> None:
+    writer.study("lacking", [Job(k, arm, artifacts=False) for k in range(6) for arm in ARMS])
+    study = load_study("lacking", writer.uri)
+    for run, arm in zip(study.runs["run_id"], study.runs["arm"], strict=True):
+        order = [0, 1] if arm == "scratch" else [1, 0]
+        matrix = np.array([[5, 1], [0, 0]])[np.ix_(order, order)].tolist()
+        epochs = [{"epoch": e, "matrix": matrix} for e in range(EPOCHS)]
+        names = [("A", "B")[i] for i in order]
+        text = json.dumps({"classes": names, "epochs": epochs})
+        writer.client.log_text(run, text, schema.CONFUSION_FILE)
+    c = compare(study)
+    assert (c.classes.query("score == 'recall'")["difference"] == 0).all()
+    assert any("B has no image in 6 of 6 test sets" in note for note in c.notes)

@@ -23,8 +23,8 @@ PACKAGE = tuple(
 ANALYSIS = tuple(
     """
     stats points export study database exported query pairs curves matrices classes predictions
-    times wording sheet findings compare tables facts figures gallery paper contents markup page
-    report
+    times wording sheet prose findings compare tables facts figures gallery paper contents markup
+    page report
     """.split()
 )
 PARTS = ("stats", "figures", "gallery", "paper")

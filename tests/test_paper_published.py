@@ -6,6 +6,7 @@ All 200 runs are written once for this file; what would change them is tested on
 from __future__ import annotations
 
 import json
+import re
 from collections import Counter
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -33,7 +34,7 @@ from analysis.paper import (
     runs_of_record,
     verdicts,
 )
-from analysis.paper.claims import DIFFERS, EQUAL, HOLDS, NOT_REPRODUCIBLE, WITHIN
+from analysis.paper.claims import DIFFERS, EQUAL, HOLDS, IN_PART, NOT_REPRODUCIBLE, WITHIN
 from analysis.paper.importer import TIMESTAMP_MS
 from analysis.paper.printed import claims
 from galaxy_mlflow import schema
@@ -113,6 +114,9 @@ def test_a_run_keeps_the_contract(published: Published, study: analysis.Study) -
     assert study.params[row["run_id"]]["epochs"] == "400"
     assert study.params[row["run_id"]]["weights"] == "none"
     assert study.arms == ("pretrained", "scratch")
+    tags = study.tags[row["run_id"]]
+    assert tags[schema.SOFTWARE].startswith("the authors' PyTorch code, imported by galaxy-mlflow")
+    assert tags[schema.HARDWARE] == "Tesla V100 32 GB, Intel Xeon Silver 4216 (as printed)"
     text = study.artifact(row["run_id"], schema.REEVALUATED_FILE)
     assert text is not None
     assert json.loads(text)["matrix"][1] == [95, 319, 86, 1]
@@ -145,21 +149,31 @@ def test_only_the_share_of_ellipticals_differs_and_it_contradicts_the_printed_co
 ) -> None:
     differ = [v for v in given.values() if v.verdict == DIFFERS]
     assert [v.id for v in differ] == ["share-elliptical"]
-    assert differ[0].computed == "19.5%"
+    assert differ[0].computed == (
+        "19.5 % (19.51), from the printed counts; in the 100 test sets: 19.56 %; "
+        "of the printed counts without the 15 galaxies of TType 11 and 12: 19.40 %"
+    )
+    assert differ[0].note.startswith("computed less printed: +0.11 points")
     assert differ[0].computed_exact == pytest.approx(2738 / 14034)
 
 
 @pytest.mark.parametrize(
     ("claim", "computed"),
     [
-        ("4.1-pretrained-200-mean", "84.2%"),
-        ("4.1-scratch-200-sd", "1.5%"),
-        ("4.2-pretrained-irr_misc-sd", "7.9%"),  # 7.853
-        ("peak-epoch-pretrained", "155"),  # 154.52
-        ("sign-accuracy-p", "1.58e-30"),
+        ("galaxies", "14,034"),
+        ("train-images", "12,000; at epoch 5: 12,009"),
+        ("budget-scratch", "400"),
+        ("4.1-pretrained-200-mean", "84.2 % (84.24)"),
+        ("4.1-scratch-200-sd", "1.5 % (1.50)"),
+        ("4.2-pretrained-irr_misc-sd", "7.9 % (7.85)"),
+        ("peak-epoch-pretrained", "155 (154.52)"),
+        ("gain-50-mean", "1 point (1.15)"),
+        ("gain-equal-budget", "4.6 points (4.58)"),
+        ("terabytes", "27 TB (27.37), from the architecture; without the momentum: 13.7 TB"),
+        ("sign-accuracy-p", "1.58e-30 (1.578e-30)"),
         ("sign-epoch-wins", "0"),
         ("count-spiral", "7,708"),
-        ("run-49-scratch-share-elliptical", "19.0%"),
+        ("run-49-scratch-share-elliptical", "19.0 % (18.96)"),
         ("epochs-trained", "60,000"),
     ],
 )
@@ -172,7 +186,29 @@ def test_a_number_comes_out_at_its_printed_digits(
 def test_words_hold_with_what_was_checked(given: dict[str, Verdict]) -> None:
     assert given["never-outperforms"].computed == "runs in which it does: 0"
     assert given["never-outperforms"].verdict == HOLDS
-    assert given["almost-always-faster"].computed.endswith(": 90")
+    assert given["almost-always-faster"].computed.endswith(": 90; runs with the later peak: 10")
+    assert given["gain-roughly-doubles"].computed.endswith(": 2.49")
+    assert "84.8 %" in given["adjacent"].computed
+    assert "20 epochs, 10 to 60 minutes: 14 minutes" in given["minutes"].computed
+
+
+def test_a_sentence_of_which_a_part_fails_holds_in_part(given: dict[str, Verdict]) -> None:
+    part = {v.id: v.note for v in given.values() if v.verdict == IN_PART}
+    assert sorted(part) == ["irr-often-more-than-twice", "run-49-superiority"]
+    assert part["irr-often-more-than-twice"].startswith("does not hold: on average")
+    assert "recall of Lenticular" in part["run-49-superiority"]
+    assert "recall of Elliptical" not in part["run-49-superiority"]
+
+
+def test_units_are_spaced_alike_and_the_other_standard_deviation_is_told_only_where_it_matters(
+    given: dict[str, Verdict],
+) -> None:
+    assert not [v.id for v in given.values() if re.search(r"\d%", v.computed + v.note)]
+    assert not [v.id for v in given.values() if v.id.startswith("gain-") and " %" in v.computed]
+    assert not [v.id for v in given.values() if "n - 1" in v.note]
+    number = next(c.number for c in claims() if c.id == "4.1-scratch-200-sd")
+    assert number is not None
+    assert number.unit.difference == " points"
 
 
 def test_runs_that_say_otherwise_get_another_verdict(
@@ -182,7 +218,7 @@ def test_runs_that_say_otherwise_get_another_verdict(
     other = replace(study, runs=study.runs.assign(**{column: study.runs[column] - 0.02}))
     found = {v.id: v for v in verdicts(other, matrices)}
     assert found["4.2-scratch-spiral-mean"].verdict == DIFFERS
-    assert "computed less printed: -2.04%" in found["4.2-scratch-spiral-mean"].note
+    assert "computed less printed: -2.04 points" in found["4.2-scratch-spiral-mean"].note
     assert found["4.2-scratch-spiral-sd"].verdict == EQUAL
     assert found["4.1-scratch-400-mean"].verdict == EQUAL
 
@@ -249,7 +285,8 @@ def test_what_is_only_pictured_is_recomputed(matrices: Matrices) -> None:
 
 def test_the_label_error_is_stated_with_what_it_can_change() -> None:
     sentence = label_error().sentence
-    assert "0.11% of all and 0.55% of the published ellipticals" in sentence
+    assert "0.11 % of all and 0.55 % of the published ellipticals" in sentence
+    assert "by about 0.11 points at most" in sentence
     assert "100 of 100" in sentence
     assert "those of 14" in sentence
 

@@ -3,6 +3,7 @@ from __future__ import annotations
 import itertools
 
 import numpy as np
+import pandas as pd
 import pytest
 import scipy.stats
 from statsmodels.stats.descriptivestats import sign_test as statsmodels_sign_test
@@ -10,6 +11,7 @@ from statsmodels.stats.descriptivestats import sign_test as statsmodels_sign_tes
 from analysis.stats import (
     corrected_t,
     effective_splits,
+    format_p,
     paired_t,
     sign_test,
     sign_test_counts,
@@ -222,3 +224,32 @@ def test_the_three_zero_rules_equal_scipys_exact_permutation(zero: str) -> None:
 
 def test_wilcoxon_of_100_equal_differences_is_that_of_the_signs() -> None:
     assert wilcoxon([0.85] * 100, [0.8] * 100).p_value == 2.0**-99
+
+
+def test_one_huge_value_makes_no_ties_of_the_other_pairs() -> None:
+    x, y = [0.30, 0.31, 0.29, 0.30], [0.35, 0.36, 0.34, 1e12]
+    assert sign_test(x, y).detail["losses"] == 4
+    assert wilcoxon(x, y).detail["zeros"] == 0
+
+
+@pytest.mark.parametrize(
+    "bad",
+    [
+        pd.Series(["1", "2"], dtype=object),
+        np.ma.masked_array([1.0, 2.0], mask=[False, True]),
+    ],
+)
+def test_texts_and_masks_are_not_silently_made_into_numbers(bad: object) -> None:
+    with pytest.raises(AnalysisError, match="x "):
+        sign_test(bad, [0.0, 0.0])  # type: ignore[arg-type]
+
+
+def test_a_count_beyond_any_float_is_refused() -> None:
+    with pytest.raises(AnalysisError, match="no count is that large"):
+        sign_test_counts(10**400, 2)
+
+
+def test_printing_carries_no_p_over_five_percent() -> None:
+    assert format_p(0.04999) == "0.04999"
+    assert format_p(0.05) == "0.05"
+    assert format_p(0.0500001) == "0.05"

@@ -205,15 +205,20 @@ class LabelError:
     def sentence(self) -> str:
         """What is known of the error, and how much it can matter."""
         return (
-            f"{self.galaxies} galaxies of TType 11 and 12, {self.galaxies / self.of:.2%} of all "
-            f"and {self.galaxies / self.ellipticals:.2%} of the published ellipticals, fit none of "
+            f"{self.galaxies} galaxies of TType 11 and 12, {_percent(self.galaxies / self.of)} % "
+            f"of all and {_percent(self.galaxies / self.ellipticals)} % of the published "
+            f"ellipticals, fit none of "
             f"the paper's label rules and were counted as elliptical: with that label the class "
             f"counts of {self.agree_as_elliptical} of {self.test_sets} published test sets come "
             f"out, with them as Irr+Misc those of {self.agree_as_irr_misc}. A test set holds "
             f"{self.in_a_test_set:.1f} of them on average, so that an accuracy averaged over the "
-            f"splits can move by about {self.in_a_test_set / N_TEST:.2%} at most, whatever the "
-            f"networks answered; what they answered for each is not public."
+            f"splits can move by about {_percent(self.in_a_test_set / N_TEST)} points at most, "
+            f"whatever the networks answered; what they answered for each is not public."
         )
+
+
+def _percent(share: float) -> str:
+    return f"{share * 100:.2f}"
 
 
 def label_error() -> LabelError:

@@ -15,6 +15,7 @@ from analysis.paper.study import (
     ARMS,
     CLASSES,
     CURVES,
+    HARDWARE,
     N_TEST,
     N_TRAIN,
     NOTE,
@@ -180,6 +181,7 @@ def whole_run(run: PublishedRun, facts: str) -> WholeRun:
 
 
 def _tags(run: PublishedRun, facts: str) -> dict[str, str]:
+    ours = version("galaxy-mlflow")
     return {
         schema.PROTOCOL: "paper",
         schema.LABELS: "paper",
@@ -188,7 +190,9 @@ def _tags(run: PublishedRun, facts: str) -> dict[str, str]:
         schema.DATA_HASH: facts,
         schema.TRAIN_HASH: run.train_hash,
         schema.TEST_HASH: run.test_hash,
-        schema.CODE_VERSION: version("galaxy-mlflow"),
+        schema.CODE_VERSION: ours,
+        schema.SOFTWARE: f"the authors' PyTorch code, imported by galaxy-mlflow {ours}",
+        schema.HARDWARE: HARDWARE,
         schema.ATTEMPT: "1",
         schema.ARMS: ",".join(ARMS),
         schema.QUESTION: QUESTION,

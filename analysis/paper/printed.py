@@ -21,6 +21,11 @@ class Unit:
     decimals: int = 0
     unit: str = ""
 
+    @property
+    def difference(self) -> str:
+        """The unit of a difference: of percentages, points."""
+        return " points" if self.unit == " %" else self.unit
+
     def text(self, exact: float) -> str:
         """Return a value in this unit, half rounded up; thousands have a comma."""
         if exact and abs(exact * self.scale) < 10.0 ** -(self.decimals + 1):
@@ -48,16 +53,24 @@ class PrintedNumber:
 
     def rounded(self, exact: float) -> Decimal:
         """Return a computed value at the printed digits, by whichever rounding meets them."""
-        last = Decimal(1).scaleb(int(self.digits.as_tuple().exponent))
+        last = self._step(0)
         scaled = _decimal(exact * self.unit.scale)
         up, even = (scaled.quantize(last, rule) for rule in (ROUND_HALF_UP, ROUND_HALF_EVEN))
         return even if even == self.digits else up
 
     def text(self, exact: float) -> str:
-        """Return a computed value as it would have been printed."""
-        rounded = self.rounded(exact)
-        small = rounded and abs(rounded) < Decimal("1e-6")
-        return f"{rounded:e}" if small else f"{rounded:,}{self.unit.unit}"
+        """Return a computed value as it would have been printed; in brackets with more digits."""
+        scaled, rounded = _decimal(exact * self.unit.scale), self.rounded(exact)
+        unit = self.unit.unit.removesuffix("s") if abs(rounded) == 1 else self.unit.unit
+        text = f"{_plain(rounded)}{unit}"
+        if scaled == rounded:
+            return text
+        finer = scaled.quantize(self._step(1 if self.unit.decimals else 2), ROUND_HALF_UP)
+        return f"{text} ({_plain(finer)})"
+
+    def _step(self, more_digits: int) -> Decimal:
+        """One of the last printed decimal, or of one further to the right."""
+        return Decimal(1).scaleb(int(self.digits.as_tuple().exponent) - more_digits)
 
     def distance(self, exact: float) -> float:
         """Return how far a computed value lies from the printed one, in its unit."""
@@ -66,7 +79,10 @@ class PrintedNumber:
 
 @dataclass(frozen=True)
 class Check:
-    """What makes a printed sentence true: a value above, below, between or equal to limits."""
+    """A value computed anew, and the limits within which it makes a printed sentence true.
+
+    One without limits judges nothing: it is told beside a number or sentence (`Claim.told`).
+    """
 
     what: str
     recompute: Expression
@@ -90,8 +106,14 @@ class Check:
 class Claim:
     """A printed number, a printed sentence with what was checked of it, or what cannot be had.
 
-    Exactly one of `number`, `checks` and `unavailable` is set; `states` is the number that the
-    text states in data's own unit, for expressions that refer to it (None for no number).
+    Exactly one of `number`, `checks` and `unavailable` is set.
+
+    Attributes
+    ----------
+    basis : from what it is computed, where not from the runs; "" for the runs
+    told : what else is computed and said beside the verdict, without a part in it
+    states : the number that the text states in data's own unit, for expressions that refer to it
+        (None for no number)
     """
 
     id: str
@@ -100,6 +122,8 @@ class Claim:
     note: str
     number: PrintedNumber | None
     checks: tuple[Check, ...]
+    told: tuple[Check, ...]
+    basis: str
     unavailable: str
     states: float | None
 
@@ -121,6 +145,8 @@ def _claim(entry: Mapping[str, Any]) -> Claim:
         note=entry.get("note", ""),
         number=number,
         checks=tuple(_check(check) for check in entry.get("checks", ())),
+        told=tuple(_check(check) for check in entry.get("told", ())),
+        basis=entry.get("basis", ""),
         unavailable=entry.get("unavailable", ""),
         states=entry.get("states", states),
     )
@@ -139,6 +165,11 @@ def _check(entry: Mapping[str, Any]) -> Check:
         limits["between"] = (entry["between"][0], entry["between"][1])
     unit = Unit(entry["scale"], entry["decimals"], entry["unit"])
     return Check(entry["what"], entry["recompute"], unit, **limits)
+
+
+def _plain(value: Decimal) -> str:
+    """Return a number with commas, or with an exponent where it is tiny."""
+    return f"{value:e}" if value and abs(value) < Decimal("1e-6") else f"{value:,}"
 
 
 def _decimal(value: float) -> Decimal:

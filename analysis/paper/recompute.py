@@ -3,13 +3,15 @@
 An expression is a table whose first key is the operator and holds its operand; the other keys are
 its options. `printed.json` is written in them; nothing else can be said there.
 
-Series (one number a split): best, best_epoch, score, cell, row, point, first_rise, late_mean,
-minus, over, plus. Values (one number): mean, sd, sample_sd, max, most_common, spread, at, wins,
-losses, above, equal_to, sign_p, ratio, difference, images, count, scaled_count, printed.
+Series (one number a split): best, best_epoch, epochs, score, cell, row, images, adjacent_share,
+accuracy, point, lowest, first_rise, late_mean, minus, over, plus, largest, smallest. Values (one
+number): mean, sd, sample_sd, min, max, most_common, spread, at, wins, losses, above, equal_to,
+sign_p, fall, ratio, difference, sum, product, count, scaled_count, printed, stated.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -17,6 +19,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 
 from analysis.curves import best_within, epochs_trained
 from analysis.matrices import Matrices, class_matrices
@@ -27,6 +30,7 @@ from analysis.stats import sign_test
 from analysis.study import Study
 from galaxy_mlflow import schema
 from galaxy_mlflow.errors import AnalysisError
+from galaxy_mlflow.splits import PAPER_GALAXIES
 
 Series = pd.Series
 Operators = Mapping[str, Callable[..., Any]]
@@ -77,6 +81,10 @@ class Recomputed:
         """Return values by run_id as values by split."""
         return self.pairs.run_ids[arm].map(values).astype("float64")
 
+    def of_matrices(self, values: NDArray[Any]) -> Series[float]:
+        """Return numbers of the confusion matrices, shape (splits,), as values by split."""
+        return pd.Series(values.astype(np.float64), index=list(self.pairs.splits))
+
     def series(self, expression: Expression) -> Series[float]:
         """Return one float64 a split."""
         found: Series[float] = _apply(_SERIES, self, expression)
@@ -107,6 +115,10 @@ def _best_epoch(facts: Recomputed, arm: str, epochs: int) -> Series[float]:
     return facts.by_split(arm, found)
 
 
+def _epochs(facts: Recomputed, arm: str) -> Series[float]:
+    return facts.by_split(arm, epochs_trained(facts.study))
+
+
 def _score(facts: Recomputed, arm: str, name: str) -> Series[float]:
     column = f"{schema.REEVALUATED}{name}"
     runs = facts.study.runs.set_index("run_id")
@@ -116,19 +128,41 @@ def _score(facts: Recomputed, arm: str, name: str) -> Series[float]:
 
 
 def _cell(facts: Recomputed, arm: str, true: str, predicted: str) -> Series[float]:
-    cells = facts.matrices.by_arm[arm][:, KEYS.index(true), KEYS.index(predicted)]
-    return pd.Series(cells.astype(np.float64), index=list(facts.pairs.splits))
+    return facts.of_matrices(facts.matrices.by_arm[arm][:, KEYS.index(true), KEYS.index(predicted)])
 
 
 def _row(facts: Recomputed, arm: str, true: str) -> Series[float]:
-    rows = facts.matrices.by_arm[arm][:, KEYS.index(true)].sum(axis=1)
-    return pd.Series(rows.astype(np.float64), index=list(facts.pairs.splits))
+    return facts.of_matrices(facts.matrices.by_arm[arm][:, KEYS.index(true)].sum(axis=1))
+
+
+def _images(facts: Recomputed, arm: str) -> Series[float]:
+    """Test images: the sum of the confusion matrix."""
+    return facts.of_matrices(facts.matrices.by_arm[arm].sum(axis=(1, 2)))
+
+
+def _adjacent_share(facts: Recomputed, arm: str) -> Series[float]:
+    """Of the wrong answers, the share between Elliptical and Lenticular or Lenticular and Spiral.
+
+    Irr+Misc is adjacent to no class.
+    """
+    counts = facts.matrices.by_arm[arm]
+    wrong = counts.sum(axis=(1, 2)) - counts.trace(axis1=1, axis2=2)
+    adjacent = sum(counts[:, i, j] for i, j in ((0, 1), (1, 0), (1, 2), (2, 1)))
+    return facts.of_matrices(adjacent / wrong)
+
+
+def _accuracy(facts: Recomputed, arm: str, metric: str, epoch: int) -> Series[float]:
+    return facts.curve(arm, metric)[epoch]
 
 
 def _point(facts: Recomputed, arm: str, metric: str, epoch: int) -> Series[float]:
     """Correct images at an epoch: the accuracy times the images it is of."""
     n = N_TRAIN if metric.startswith("train") else N_TEST
-    return facts.curve(arm, metric)[epoch] * n
+    return _accuracy(facts, arm, metric, epoch) * n
+
+
+def _lowest(facts: Recomputed, arm: str, metric: str) -> Series[float]:
+    return facts.curve(arm, metric).min(axis=1)
 
 
 def _first_rise(facts: Recomputed, arm: str) -> Series[float]:
@@ -156,15 +190,22 @@ def _folded(combine: Callable[[Series[float], Series[float]], Series[float]]) ->
 _SERIES: dict[str, Callable[..., Any]] = {
     "best": _best,
     "best_epoch": _best_epoch,
+    "epochs": _epochs,
     "score": _score,
     "cell": _cell,
     "row": _row,
+    "images": _images,
+    "adjacent_share": _adjacent_share,
+    "accuracy": _accuracy,
     "point": _point,
+    "lowest": _lowest,
     "first_rise": _first_rise,
     "late_mean": _late_mean,
     "minus": _folded(lambda a, b: a - b),
     "over": _folded(lambda a, b: a / b),
     "plus": _folded(lambda a, b: a + b),
+    "largest": _folded(lambda a, b: a.where(a >= b, b)),
+    "smallest": _folded(lambda a, b: a.where(a <= b, b)),
 }
 
 
@@ -183,24 +224,28 @@ def _count(facts: Recomputed, what: str) -> float:
     return float(len(facts.study.runs) if what == "runs" else len(facts.pairs.splits))
 
 
-def _images(facts: Recomputed, part: str) -> float:
-    sizes = {"train": facts.pairs.n_train, "test": facts.pairs.n_test}
-    return float(sizes.get(part, sum(sizes.values())))
-
-
 def _scaled_count(facts: Recomputed, key: str) -> float:
     """Galaxies of a class in all, estimated from its mean count in the test sets."""
-    return float(_row(facts, ARMS[0], key).mean()) * _images(facts, "all") / facts.pairs.n_test
+    share = _row(facts, ARMS[0], key) / _images(facts, ARMS[0])
+    return float(share.mean()) * PAPER_GALAXIES
 
 
-def _pair_of_values(combine: Callable[[float, float], float]) -> Callable[..., Any]:
-    return lambda facts, operands: combine(*(facts.value(operand) for operand in operands))
+def _fall(facts: Recomputed, operands: list[Expression]) -> float:
+    """By how much the first series falls for each 1 of the second (least squares over splits)."""
+    read = pd.concat([facts.series(operand) for operand in operands], axis=1).dropna()
+    y, x = read.to_numpy().T
+    return -float(np.polyfit(x, y, 1)[0])
+
+
+def _of_values(combine: Callable[[list[float]], float]) -> Callable[..., Any]:
+    return lambda facts, operands: combine([facts.value(operand) for operand in operands])
 
 
 _VALUES: dict[str, Callable[..., Any]] = {
     "mean": _of_series(lambda s: float(s.mean())),
     "sd": _of_series(lambda s: float(s.std(ddof=0))),
     "sample_sd": _of_series(lambda s: float(s.std(ddof=1))),
+    "min": _of_series(lambda s: float(s.min())),
     "max": _of_series(lambda s: float(s.max())),
     "most_common": _of_series(lambda s: float(s.round().mode().iloc[0])),
     "at": lambda facts, operand, split: float(facts.series(operand)[split]),
@@ -209,11 +254,14 @@ _VALUES: dict[str, Callable[..., Any]] = {
     "above": lambda facts, operand, limit: float((facts.series(operand) > limit).sum()),
     "equal_to": lambda facts, operand, value: float((facts.series(operand).round() == value).sum()),
     "sign_p": _of_series(lambda s: sign_test(s, np.zeros(len(s))).p_value),
-    "ratio": _pair_of_values(lambda a, b: a / b),
-    "difference": _pair_of_values(lambda a, b: a - b),
+    "fall": _fall,
+    "ratio": _of_values(lambda v: v[0] / v[1]),
+    "difference": _of_values(lambda v: v[0] - v[1]),
+    "sum": _of_values(sum),
+    "product": _of_values(math.prod),
     "spread": _spread,
-    "images": _images,
     "count": _count,
     "scaled_count": _scaled_count,
     "printed": lambda facts, claim: facts.printed[claim],
+    "stated": lambda facts, value, of: float(value),
 }

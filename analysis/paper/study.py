@@ -31,6 +31,7 @@ NOTE: Final = (
     "A run of Schneider, Stenning & Elliott (2023), doi 10.3389/fspas.2023.1197358, as far as it "
     "is public."
 )
+HARDWARE: Final = "Tesla V100 32 GB, Intel Xeon Silver 4216 (as printed)"
 CURVES: Final = ("train_loss", "train_accuracy", "test_loss", "test_accuracy")
 
 _SHARED = {

@@ -21,6 +21,7 @@ _LARGEST = 1e300
 """Beyond it a difference of two values may not fit into a float."""
 _EXACT_BELOW = 1e-290
 """Floats this small are subtracted without noise, and have no room for 12 digits."""
+_LARGEST_COUNT = 2**53
 _NOT_NUMBERS = "USMmc"
 """numpy's kinds of text, dates, spans and complex numbers: never silently made into floats."""
 
@@ -59,9 +60,11 @@ def whole(value: Any, name: str, at_least: int = 0) -> int:
     AnalysisError
         Not a whole number, or below `at_least`.
     """
-    number = real(value, name)
+    number = value if isinstance(value, int) else real(value, name)
     if number < at_least or number != int(number):
         raise AnalysisError(f"{name} is {value}: a whole number from {at_least} is needed")
+    if number > _LARGEST_COUNT:
+        raise AnalysisError(f"{name} is above {_LARGEST_COUNT}: no count is that large")
     return int(value)
 
 
@@ -104,24 +107,33 @@ def differences(x: ArrayLike, y: ArrayLike, at_least: int = 1) -> Floats:
 def tidy_differences(x: ArrayLike, y: ArrayLike, at_least: int = 1) -> Floats:
     """Return x - y without the noise of floating point, so that ties are ties.
 
-    Sizes that no more than `resolution` sets apart become one, and those near 0 become 0: counts
-    over a common number of test images, written as fractions, tie exactly where the counts do.
+    A difference below the twelfth digit of its own pair becomes 0, and sizes that no more than
+    that sets apart become one: counts over a common number of test images, written as fractions,
+    tie exactly where the counts do, and one huge value makes no ties of the others.
     """
-    d = differences(x, y, at_least)
+    d, units = differences(x, y, at_least), _units(x, y)
+    d = np.where(np.abs(d) > units, d, 0.0)
     order = np.argsort(np.abs(d), kind="stable")
-    sizes = np.abs(d)[order]
-    apart = np.diff(sizes, prepend=0.0) > resolution(x, y)
+    sizes, noise = np.abs(d)[order], units[order]
+    noise[1:] = np.minimum(noise[1:], noise[:-1])
+    apart = np.diff(sizes, prepend=0.0) > noise
     tidy = np.empty_like(d)
     tidy[order] = np.sign(d[order]) * np.maximum.accumulate(np.where(apart, sizes, 0.0))
     return tidy
 
 
+def _units(x: ArrayLike, y: ArrayLike) -> Floats:
+    """Return the unit of the last digit that counts in each pair, shape (J,)."""
+    first, second = paired(x, y)
+    scale = np.maximum(np.abs(first), np.abs(second))
+    exact = scale < _EXACT_BELOW
+    digits = np.floor(np.log10(np.where(exact, 1.0, scale))) + 1 - _DIGITS
+    return np.where(exact, 0.0, 10.0**digits)
+
+
 def resolution(x: ArrayLike, y: ArrayLike) -> float:
-    """Return the unit of the last digit that counts; 0 where subtraction is exact anyway."""
-    scale = max(np.abs(side).max() for side in paired(x, y))
-    if scale < _EXACT_BELOW:
-        return 0.0
-    return float(10.0 ** (math.floor(math.log10(scale)) + 1 - _DIGITS))
+    """Return the unit of the last digit that counts in any pair; 0 where none is needed."""
+    return float(_units(x, y).max())
 
 
 def common_difference(x: ArrayLike, y: ArrayLike) -> float | None:
@@ -141,9 +153,12 @@ def check_choice(name: str, value: str, known: tuple[str, ...]) -> None:
 
 
 def _as_floats(values: ArrayLike, name: str) -> Floats:
+    if np.ma.is_masked(values):
+        raise AnalysisError(f"{name} has masked values: leave these pairs out of both samples")
     try:
         given = np.asarray(values)
-        if given.dtype.kind not in _NOT_NUMBERS:
+        texts = given.dtype.kind == "O" and any(isinstance(v, str | bytes) for v in given.flat)
+        if given.dtype.kind not in _NOT_NUMBERS and not texts:
             return given.astype(np.float64)
     except (TypeError, ValueError):
         pass

@@ -14,6 +14,8 @@ SMALLEST_P: Final = 1e-300
 SMALLEST_FLOAT: Final = math.ulp(0.0)
 PLAIN_P: Final = 1e-3
 """Smaller p-values are printed in scientific form."""
+_LEVEL: Final = 0.05
+"""Rounding carries no p-value over it."""
 
 
 @dataclass(frozen=True)
@@ -85,7 +87,8 @@ def format_p(p: float) -> str:
     if p < PLAIN_P:
         mantissa, exponent = f"{p:.1e}".split("e")
         return f"{mantissa}e{int(exponent)}"
-    return f"{p:.3g}"
+    texts = (f"{p:.{digits}g}" for digits in range(3, 18))
+    return next(text for text in texts if (float(text) < _LEVEL) == (p < _LEVEL))
 
 
 def provenance(method: str, **extra: Any) -> dict[str, Any]:
