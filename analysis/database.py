@@ -22,6 +22,7 @@ import pandas as pd
 from analysis.points import Points, metric_frame
 from analysis.study import LoggedRun
 from galaxy_mlflow.errors import GalaxyError, ServerError, StudyNotFoundError
+from galaxy_mlflow.tracking import shown
 
 if TYPE_CHECKING:
     from sqlalchemy import Connection, Engine, Select, TableClause
@@ -168,12 +169,6 @@ def with_driver(url: str) -> str:
         return url
     driver = "psycopg2" if importlib.util.find_spec("psycopg2") else "psycopg"
     return f"postgresql+{driver}:{url[match.end() :]}"
-
-
-def shown(uri: str) -> str:
-    """Return a URI without the user name and password, and without its options."""
-    bare = re.sub(r"(?<=://).*@", "", uri)
-    return bare.partition("?")[0] if is_database(uri) else bare
 
 
 def sqlite_file(uri: str) -> Path:

@@ -38,6 +38,11 @@ class ExportSource:
         """The folder."""
         return str(self.folder)
 
+    @property
+    def uri(self) -> str:
+        """Nothing: no server is behind an export."""
+        return ""
+
     def map(self, function: Callable[[T], R], items: Iterable[T]) -> list[R]:
         """Return function(item) for each item, in order."""
         return [function(item) for item in items]

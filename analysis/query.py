@@ -7,10 +7,8 @@ from __future__ import annotations
 
 import logging
 import os
-import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -20,21 +18,22 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import numpy as np
 import pandas as pd
 
+from analysis.asking import clear_errors, environment
 from analysis.database import (
     URL_VARIABLE,
     Database,
     UnknownDatabaseError,
     is_database,
     require_sqlite,
-    shown,
     sqlite_file,
     with_driver,
 )
 from analysis.exported import is_export, read_export
 from analysis.points import Points, metric_frame
 from analysis.study import LoggedRun, Study, study_of
+from galaxy_mlflow import schema
 from galaxy_mlflow.errors import ServerError, StudyNotFoundError, did_you_mean
-from galaxy_mlflow.tracking import default_tracking_uri
+from galaxy_mlflow.tracking import default_tracking_uri, shown
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -59,8 +58,6 @@ _QUICK = {
 }
 """For the first request to a server, so that a dead one is known in seconds."""
 _QUIET = {"MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false"}
-_FOREIGN = ("mlflow", "sqlalchemy", "requests", "botocore", "boto3")
-"""Libraries whose errors mean that the server, its database or its artifacts cannot be read."""
 
 
 class _NoBulkError(Exception):
@@ -119,7 +116,7 @@ class MlflowSource:
     def map(self, function: Callable[[T], R], items: Iterable[T]) -> list[R]:
         """Return function(item) for each item, in order, several at a time over a network."""
         threads = 1 if self.uri.startswith("sqlite:") else THREADS
-        with _clear_errors(self.uri), _environment(_QUIET), ThreadPoolExecutor(threads) as pool:
+        with clear_errors(self.uri), environment(_QUIET), ThreadPoolExecutor(threads) as pool:
             return list(pool.map(function, items))
 
     def metrics(self, runs: pd.DataFrame, names: Sequence[str]) -> pd.DataFrame:
@@ -235,8 +232,9 @@ def load_study(
     runs, source = _logged(str(name), source)
     jobs = [run for run in runs if run.is_job]
     if not jobs:
+        maker = "import-paper" if str(name) == schema.PUBLISHED else f"run {name}"
         raise StudyNotFoundError(
-            f"study {name} has no runs yet at {source.place}: `galaxy-mlflow run {name}` makes them"
+            f"study {name} has no runs yet at {source.place}: `galaxy-mlflow {maker}` makes them"
         )
     return study_of(str(name), jobs, source)
 
@@ -270,7 +268,7 @@ def _logged(study: str, source: MlflowSource) -> tuple[list[LoggedRun], MlflowSo
 
 
 def _from_client(study: str, source: MlflowSource) -> list[LoggedRun]:
-    with _clear_errors(source.uri):
+    with clear_errors(source.uri):
         search, where = source.client.search_runs, [_find_experiment(source, study)]
         runs = _pages(lambda token: search(where, max_results=PAGE, page_token=token))
         return [
@@ -281,7 +279,7 @@ def _from_client(study: str, source: MlflowSource) -> list[LoggedRun]:
 
 def _find_experiment(source: MlflowSource, name: str) -> str:
     client = source.client
-    with _environment(_QUICK):
+    with environment(_QUICK):
         experiment = client.get_experiment_by_name(name)
     if experiment is not None and experiment.lifecycle_stage == "active":
         return str(experiment.experiment_id)
@@ -308,43 +306,3 @@ def _pages(ask: Callable[[str | None], Any]) -> Iterator[Any]:
         token = page.token
         if not token:
             return
-
-
-@contextmanager
-def _environment(values: Mapping[str, str]) -> Iterator[None]:
-    """Set environment variables for a while: MLflow's client takes these settings no other way."""
-    before = {key: os.environ.get(key) for key in values}
-    os.environ.update(values)
-    try:
-        yield
-    finally:
-        for key, value in before.items():
-            os.environ.pop(key) if value is None else os.environ.__setitem__(key, value)
-
-
-@contextmanager
-def _clear_errors(uri: str) -> Iterator[None]:
-    """Turn what MLflow and the libraries below it raise into one clear line."""
-    try:
-        yield
-    except Exception as error:
-        if type(error).__module__.partition(".")[0] not in _FOREIGN:
-            raise
-        raise ServerError(_explain(uri, error)) from None
-
-
-def _explain(uri: str, error: Exception) -> str:
-    place, text = shown(uri), str(error)
-    status = getattr(error, "get_http_status_code", lambda: 0)()
-    if status in (401, 403):
-        return (
-            f"the tracking server {place} refuses: set MLFLOW_TRACKING_USERNAME and "
-            "MLFLOW_TRACKING_PASSWORD to an account that may read the study"
-        )
-    if "failed with exception" in text:
-        return (
-            f"the tracking server {place} cannot be reached: is it running, and is "
-            "MLFLOW_TRACKING_URI right?"
-        )
-    words = re.sub(r"(?<=://)[^/\s]*@", "", text.replace(uri, place)).strip().partition("\n")[0]
-    return f"the tracking server {place} gives no usable answer: {words[:200]}"

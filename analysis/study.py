@@ -30,6 +30,10 @@ class Source(Protocol):
     def place(self) -> str:
         """The address, without a user name or password."""
 
+    @property
+    def uri(self) -> str:
+        """The tracking URI, account and all; "" where no server or store is behind it."""
+
     def map(self, function: Callable[[T], R], items: Iterable[T]) -> list[R]:
         """Return function(item) for each item, in order, perhaps several at a time."""
 

@@ -14,6 +14,7 @@ import typer
 from galaxy_mlflow import cli_data, cli_machine, cli_runs
 from galaxy_mlflow.errors import ConfigError, GalaxyError, ServerError, did_you_mean
 from galaxy_mlflow.options import (
+    FORMATS,
     ArmsOption,
     DatabaseOption,
     FormatOption,
@@ -88,6 +89,9 @@ def compare(
 
     import analysis
 
+    if output not in FORMATS:
+        near = did_you_mean(output, FORMATS)
+        raise ConfigError(f"--format {output}{near}; known: {', '.join(FORMATS)}")
     record = analysis.compare(
         _load(study, database),
         metric=metric,
@@ -103,9 +107,6 @@ def compare(
         "html": record.to_html,
         "json": lambda: json.dumps(record.to_dict(), indent=1),
     }
-    if output not in forms:
-        near = did_you_mean(output, forms)
-        raise ConfigError(f"--format {output}{near}; known: {', '.join(forms)}")
     typer.echo(forms[output]())
 
 
@@ -136,8 +137,8 @@ def report(
     target = out or Path("reports") / loaded.name
     page = write_report(loaded, target, question)
     say(f"report: {page}")
-    if log and not _is_export(study):
-        _log(loaded.name, target)
+    if log and loaded.source.uri:
+        _log(loaded, target)
 
 
 @app.command("import-paper")
@@ -199,30 +200,26 @@ def _published_runs(source: Path | None) -> tuple[PublishedRun, ...]:
 def _load(study: str, database: str | None) -> Study:
     """Load a study by its file, its name, or the folder of an export."""
     import analysis
+    from analysis.exported import is_export
     from galaxy_mlflow.study_file import study_name
 
-    name = study if _is_export(study) else study_name(study)
-    return analysis.load_study(name, database_url=database)
+    folder = is_export(study) and not Path(study).is_file()
+    return analysis.load_study(study if folder else study_name(study), database_url=database)
 
 
-def _is_export(study: str) -> bool:
-    return Path(study).is_dir()
-
-
-def _log(study: str, report: Path) -> None:
+def _log(study: Study, report: Path) -> None:
     """Log a report to its study; a server that takes none leaves it on disk, with a word."""
     from galaxy_mlflow.home import Home
     from galaxy_mlflow.tracking import MlflowStore
 
-    home = Home.default()
-    store = MlflowStore(home.tracking_uri, home)
+    store = MlflowStore(study.source.uri, Home.default())
     try:
         with _as_folder(report) as folder:
-            store.log_report(study, folder)
+            store.log_report(study.name, folder)
     except ServerError as error:
         errors.print(f"not logged to the server: {error}", markup=False, highlight=False)
     else:
-        say(f"logged to study {study}, run report")
+        say(f"logged to study {study.name}, run report")
 
 
 @contextmanager

@@ -4,8 +4,12 @@ from __future__ import annotations
 
 import hashlib
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+
+from filelock import FileLock
 
 from galaxy_mlflow.schema import JobId
 
@@ -73,3 +77,13 @@ class Home:
     def owns(self, tracking_uri: str) -> bool:
         """Whether `tracking_uri` is the default store, opened directly."""
         return tracking_uri == self.database_uri
+
+    @contextmanager
+    def alone_where_new(self, tracking_uri: str) -> Iterator[None]:
+        """Let one process at a time make the default store's database: MLflow's way is no race."""
+        if not self.owns(tracking_uri) or self.database.exists():
+            yield
+            return
+        self.path.mkdir(parents=True, exist_ok=True)
+        with FileLock(self.path / "mlflow.db.lock"):
+            yield

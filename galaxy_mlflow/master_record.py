@@ -7,6 +7,7 @@ What its keys and lengths must be is checked where it is used, in `analysis.pape
 from __future__ import annotations
 
 import pickle
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -28,27 +29,37 @@ def read_master_record(path: Path) -> dict[str, Any]:
         raise DataError(
             f"{path}: no such file; the master record is sample_perf_history_master.tar"
         )
-    try:
-        content = torch.load(path, map_location="cpu", weights_only=True)
-    except pickle.UnpicklingError as error:
-        raise DataError(
-            f"{path}: not read: the file is damaged, was not saved by torch, or holds more than "
-            f"numbers, lists, dicts and tensors, which only code could read "
-            f"({str(error).splitlines()[0][:200]})"
-        ) from None
-    except (OSError, RuntimeError, EOFError, ValueError, KeyError) as error:
-        reason = (str(error).strip() or repr(error)).splitlines()[0][:200]
-        raise DataError(f"{path}: not a file saved by torch, or damaged: {reason}") from None
+    content = _load(path)
     if not isinstance(content, dict):
         raise DataError(f"{path}: holds a {type(content).__name__}; the master record is a dict")
-    return {str(key): _plain(value) for key, value in content.items()}
+    return {str(key): _plain(value, f"{path}: {key}") for key, value in content.items()}
 
 
-def _plain(value: Any) -> Any:
+def _load(path: Path) -> Any:
+    """Return what torch reads. Its own words are not passed on: they advise to trust the file."""
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            return torch.load(path, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError:
+        raise DataError(
+            f"{path}: not read: the file is damaged, was not saved by torch, or holds more than "
+            "numbers, lists, dicts and tensors, which only code of its own could read"
+        ) from None
+    except Exception:  # torch's reader fails in many ways on a file of another kind
+        raise DataError(f"{path}: not a file saved by torch, or damaged") from None
+
+
+def _plain(value: Any, where: str) -> Any:
     if isinstance(value, torch.Tensor):
-        return value.numpy()
+        try:
+            return value.detach().numpy()
+        except (TypeError, RuntimeError):
+            raise DataError(
+                f"{where}: a {value.dtype} tensor, where plain numbers belong"
+            ) from None
     if isinstance(value, dict):
-        return {str(key): _plain(item) for key, item in value.items()}
+        return {str(key): _plain(item, f"{where}, {key}") for key, item in value.items()}
     if isinstance(value, list | tuple):
-        return [_plain(item) for item in value]
+        return [_plain(item, where) for item in value]
     return value

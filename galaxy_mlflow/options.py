@@ -59,7 +59,8 @@ DatabaseOption = Annotated[
         help="Read the runs straight from the tracking database: faster.",
     ),
 ]
-FormatOption = Annotated[str, typer.Option("--format", help="text, markdown, latex, html or json.")]
+FORMATS = ("text", "markdown", "latex", "html", "json")
+FormatOption = Annotated[str, typer.Option("--format", help=f"{', '.join(FORMATS)}.")]
 
 
 def say(text: str) -> None:

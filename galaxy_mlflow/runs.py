@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -11,7 +11,11 @@ from galaxy_mlflow.errors import IdentityConflictError
 from galaxy_mlflow.schema import JobId
 
 if TYPE_CHECKING:
+    from mlflow import MlflowClient
     from mlflow.entities import Run
+
+_PAGE = 1000
+_OLDEST_FIRST = ["attributes.start_time ASC", "attributes.run_id ASC"]
 
 
 @dataclass(frozen=True)
@@ -86,3 +90,16 @@ def refuse_conflict(run: RunRecord, tags: Mapping[str, str], params: Mapping[str
         + "\n".join(differences)
         + "\nGive the study a new name (--set name=...), or replace those runs with --replace."
     )
+
+
+def all_pages(client: MlflowClient, experiment_id: str, where: str) -> Iterator[Run]:
+    """Yield the runs of an experiment that a filter leaves, the oldest first, to the last page."""
+    token: str | None = None
+    while True:
+        page = client.search_runs(
+            [experiment_id], where, max_results=_PAGE, page_token=token, order_by=_OLDEST_FIRST
+        )
+        yield from page
+        token = page.token
+        if not token:
+            return

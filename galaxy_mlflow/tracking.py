@@ -17,20 +17,21 @@ from galaxy_mlflow import schema
 from galaxy_mlflow.errors import ClaimLostError, ServerRefusedError
 from galaxy_mlflow.files import link_or_copy, sha256_of
 from galaxy_mlflow.home import Home
-from galaxy_mlflow.runs import RunRecord, WholeRun, is_job, record_of, refuse_conflict
+from galaxy_mlflow.runs import RunRecord, WholeRun, all_pages, is_job, record_of, refuse_conflict
 from galaxy_mlflow.schema import JobId
-from galaxy_mlflow.server_errors import be_brief, server_error, without_account
+from galaxy_mlflow.server_errors import be_brief, redacted, server_error, shown
 from galaxy_mlflow.spool import Event, RunStart
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
     from mlflow.entities import Metric, Run
 
-__all__ = ["MlflowStore", "RunRecord", "WholeRun", "default_tracking_uri"]
+__all__ = ["MlflowStore", "RunRecord", "WholeRun", "default_tracking_uri", "redacted", "shown"]
 
+_UNUSABLE = (OSError, ImportError, ValueError)
+"""What an address raises that means no server or database, such as one without its driver."""
 _PARAMS_A_CALL = 100
 _METRICS_A_CALL = 1000
-_PAGE = 1000
 
 
 def default_tracking_uri() -> str:
@@ -56,7 +57,7 @@ class MlflowStore:
     @property
     def shown(self) -> str:
         """The address without a user's name or password."""
-        return without_account(self.uri, self.uri)
+        return shown(self.uri)
 
     def check(self) -> None:
         """Ask the server for anything at all.
@@ -81,7 +82,7 @@ class MlflowStore:
             experiment = client.get_experiment_by_name(study)
             if experiment is None or experiment.lifecycle_stage != "active":
                 return []
-            found = list(_all_pages(client, experiment.experiment_id, ""))
+            found = list(all_pages(client, experiment.experiment_id, ""))
         return [record_of(run) for run in found if is_job(run.data.tags)]
 
     def find(self, job: JobId) -> RunRecord | None:
@@ -89,7 +90,7 @@ class MlflowStore:
         where = " and ".join(f"tags.`{key}` = '{value}'" for key, value in job.tags().items())
         with self._talking() as client:
             experiment = self._experiment(client, job.study)
-            runs = _all_pages(client, experiment, where)
+            runs = all_pages(client, experiment, where)
             return next((record_of(run) for run in runs), None)
 
     def create(self, start: RunStart) -> RunRecord:
@@ -204,11 +205,19 @@ class MlflowStore:
         """Put all files of a folder on the server as the study's one report; return its run_id.
 
         The report is a run without split or arm. A report that is there already is replaced.
+
+        Raises
+        ------
+        ServerRefusedError
+            The server has no such study; none is made for a report.
         """
         with self._talking() as client:
-            experiment = self._experiment(client, study)
+            known = client.get_experiment_by_name(study)
+            if known is None or known.lifecycle_stage != "active":
+                raise ServerRefusedError(f"{self.shown} has no study {study!r} to log a report to")
+            experiment = str(known.experiment_id)
             where = f"tags.`{schema.KIND}` = '{schema.REPORT}'"
-            run = next(_all_pages(client, experiment, where), None)
+            run = next(all_pages(client, experiment, where), None)
             if run is None:
                 tags = {schema.STUDY: study, schema.KIND: schema.REPORT, **schema.SOURCE}
                 run = client.create_run(experiment, run_name=schema.REPORT, tags=tags)
@@ -279,11 +288,10 @@ class MlflowStore:
 
         try:
             if self._client is None:
-                if self.home.owns(self.uri):
-                    self.home.path.mkdir(parents=True, exist_ok=True)
-                self._client = MlflowClient(tracking_uri=self.uri)
+                with self.home.alone_where_new(self.uri):
+                    self._client = MlflowClient(tracking_uri=self.uri)
             yield self._client
-        except (MlflowException, RequestException, SQLAlchemyError, OSError) as error:
+        except (MlflowException, RequestException, SQLAlchemyError, *_UNUSABLE) as error:
             raise server_error(self.uri, error) from None
 
 
@@ -325,21 +333,6 @@ def _points(run: WholeRun) -> list[Metric]:
         for name, values in curves.items()
         for step, value in values.items()
     ]
-
-
-def _all_pages(client: MlflowClient, experiment_id: str, where: str) -> Iterator[Run]:
-    token: str | None = None
-    while True:
-        page = client.search_runs(
-            [experiment_id], where, max_results=_PAGE, page_token=token, order_by=_OLDEST_FIRST
-        )
-        yield from page
-        token = page.token
-        if not token:
-            return
-
-
-_OLDEST_FIRST = ["attributes.start_time ASC", "attributes.run_id ASC"]
 
 
 def _tags(tags: Mapping[str, str]) -> list[Any]:

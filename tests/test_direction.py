@@ -22,9 +22,9 @@ PACKAGE = tuple(
 )
 ANALYSIS = tuple(
     """
-    stats points export study database exported query pairs curves matrices classes predictions
-    times wording sheet prose findings compare tables facts figures gallery paper contents markup
-    page report
+    stats points export study database exported asking query pairs curves matrices classes
+    predictions times wording sheet prose findings compare tables facts figures gallery paper
+    contents markup page report
     """.split()
 )
 PARTS = ("stats", "figures", "gallery", "paper")

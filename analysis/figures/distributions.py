@@ -84,7 +84,7 @@ def value_histograms(
         title(ax, f"{fitted(arm, 40)}: {_summary(v, unit)}")
         whole_axis(ax.yaxis, "runs")
         plain(ax)
-    if unit.digits:
+    if unit.digits != 0:
         unit_axis(panels[-1].xaxis, words, unit)
     else:
         whole_axis(panels[-1].xaxis, words)
@@ -221,4 +221,4 @@ def _summary(values: Floats, unit: Unit) -> str:
     mean = f"mean {unit.value(values.mean() / unit.scale)}"
     if values.size < 2:
         return f"{mean}, {counted_runs(values)}"
-    return f"{mean}, sd {values.std(ddof=1):.{unit.digits}f}, {counted_runs(values)}"
+    return f"{mean}, sd {unit.value(values.std(ddof=1) / unit.scale)}, {counted_runs(values)}"

@@ -99,7 +99,15 @@ def import_published(
     for _ in _write_all(store, [whole_run(run, facts) for run in plan.write]):
         done += 1
         tell(done, len(runs))
+    _delete_twins(runs, store, facts)
     return Imported(len(plan.write), plan.keep, len(plan.delete))
+
+
+def _delete_twins(runs: Sequence[PublishedRun], store: MlflowStore, facts: str) -> None:
+    """Keep the oldest of each run, where two imports at the same time have written two."""
+    for record in _plan(runs, store.runs(schema.PUBLISHED), facts, replace=False).delete:
+        if record.status == schema.FINISHED:
+            store.delete(record.run_id)
 
 
 def _say_nothing(done: int, total: int) -> None:

@@ -17,7 +17,8 @@ from analysis.paper.beyond import (
     pictured_matrices,
     pictured_scores,
 )
-from analysis.paper.claims import DIFFERS, VERDICTS, verdicts
+from analysis.paper.claims import DIFFERS, IN_PART, VERDICTS, verdicts
+from analysis.paper.study import ARMS
 from analysis.sheet import Table
 from analysis.stats import format_p
 from analysis.study import Study
@@ -70,9 +71,9 @@ def _claims(study: Study, matrices: Matrices | None) -> Part:
     header = ("place", "printed", "from the runs", "verdict", "note")
     text = f"What thesis and article print of data, results and cost: {listed}."
     text += "".join(
-        f" What differs: {v.printed!r} ({v.place}): {v.computed}."
+        f" {v.verdict.capitalize()}: {v.printed!r} ({v.place}): {v.computed}."
         for v in found
-        if v.verdict == DIFFERS
+        if v.verdict in (DIFFERS, IN_PART)
     )
     return Part(
         "claims", "Every printed number and its verdict", text, Table(header, "ppppp", rows)
@@ -83,8 +84,7 @@ def _optimism(study: Study) -> Part:
     rows = tuple(
         (
             str(name),
-            PERCENT.value(row["peak"]),
-            PERCENT.value(row["reevaluated"]),
+            *(_of_an_arm_or_points(str(name), row[column]) for column in ("peak", "reevaluated")),
             PERCENT.signed(row["optimism"]),
             PERCENT.interval(row["ci_low"], row["ci_high"]),
             f"{row['lower']:.0f} of {len(study.runs) // 2}",
@@ -98,6 +98,10 @@ def _optimism(study: Study) -> Part:
         "gap is the noise's part only: the network was still chosen on its test set."
     )
     return Part("optimism", "Optimism of the peak", text, Table(header, "lrrrrr", rows))
+
+
+def _of_an_arm_or_points(name: str, value: float) -> str:
+    return PERCENT.value(value) if name in ARMS else PERCENT.change(value)
 
 
 def _intervals(study: Study) -> Part:
