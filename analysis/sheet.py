@@ -89,7 +89,7 @@ def table_to_html(table: Table) -> str:
     """Return a table as HTML, escaped; cells carry the classes `number` and `prose`."""
     head = _html_row("th", table.header, table)
     rows = "\n".join(_html_row("td", row, table) for row in table.rows)
-    kind = ' class="cards"' if "p" in table.align else ""
+    kind = ' class="stack"' if "p" in table.align else ""
     return f"<table{kind}>\n<thead>{head}</thead>\n<tbody>\n{rows}\n</tbody>\n</table>"
 
 

@@ -17,7 +17,7 @@ from analysis.paper.beyond import (
     pictured_matrices,
     pictured_scores,
 )
-from analysis.paper.claims import DIFFERS, IN_PART, VERDICTS, verdicts
+from analysis.paper.claims import DIFFERS, VERDICTS, verdicts
 from analysis.paper.study import ARMS
 from analysis.sheet import Table
 from analysis.stats import format_p
@@ -73,7 +73,7 @@ def _claims(study: Study, matrices: Matrices | None) -> Part:
     text += "".join(
         f" {v.verdict.capitalize()}: {v.printed!r} ({v.place}): {v.computed}."
         for v in found
-        if v.verdict in (DIFFERS, IN_PART)
+        if v.verdict == DIFFERS
     )
     return Part(
         "claims", "Every printed number and its verdict", text, Table(header, "ppppp", rows)
