@@ -10,7 +10,6 @@ from matplotlib.text import Text
 
 from analysis import figures
 from analysis.figures.distributions import bin_edges
-from analysis.figures.reliability import calibration_error
 from analysis.figures.style import fitted
 from analysis.stats import corrected_t, evidence_curve, kaplan_meier
 from analysis.wording import PERCENT, Unit
@@ -204,31 +203,6 @@ def test_curves_of_many_runs_stay_small_as_vector_graphic(tmp_path: Path) -> Non
     assert "<image" in path.read_text()
 
 
-@pytest.mark.parametrize("n", [6, 100, 200])
-def test_histograms_hold_every_run(n: int) -> None:
-    values = accuracies(SHORT, n)
-    figure = figures.value_histograms(values, "accuracy", PERCENT)
-    edges = bin_edges(100 * np.concatenate(list(values.values())), PERCENT)
-    assert len(figure.axes) == 2
-    for ax, v in zip(figure.axes, values.values(), strict=True):
-        corners = ax.patches[0].get_path().vertices
-        counts, _ = np.histogram(100 * v, edges)
-        assert counts.sum() == n
-        assert corners[:, 1].max() == counts.max()
-
-
-def test_difference_bars_add_up_to_the_splits_and_zero_parts_them() -> None:
-    x = np.array([0.80, 0.82, 0.79, 0.81, 0.80, 0.83])
-    y = np.array([0.79, 0.80, 0.80, 0.81, 0.78, 0.80])
-    figure = figures.difference_histograms([differences({"a": x, "b": y}, "t")], "d", PERCENT)
-    signs = figure.axes[0].containers[:3]  # their hatches are drawn over them, as bars once more
-    bars = [bar for container in signs for bar in container]
-    assert sum(bar.get_height() for bar in bars) == 6
-    below = sum(bar.get_height() for bar in bars if bar.get_x() + bar.get_width() <= 1e-9)
-    assert below == 1
-    assert "above 0 on 4, below on 1, equal on 1" in figure.axes[0].get_title(loc="left")
-
-
 @pytest.mark.parametrize("value", [0.0, 0.8, 1.0, -0.3])
 def test_values_that_are_all_the_same_are_drawn(value: float) -> None:
     same = np.full(6, value)
@@ -259,25 +233,6 @@ def test_one_epoch_is_a_point() -> None:
     assert mean.get_ydata() == pytest.approx([55])
 
 
-def test_run_curves_leave_out_what_is_missing_and_average_the_rest() -> None:
-    runs = np.array([[0.1, 0.2, np.nan], [0.3, np.nan, np.nan]])
-    figure = figures.run_curves({"a": runs}, "accuracy", PERCENT)
-    mean = figure.axes[0].get_lines()[-1]
-    assert mean.get_xdata().tolist() == [0, 1]
-    assert mean.get_ydata() == pytest.approx([20, 20])
-
-
-def test_confusion_prints_whole_counts_of_one_run_and_mean_with_sd_of_many() -> None:
-    stack = np.array([[[8, 2], [1, 9]], [[6, 4], [1, 9]]])
-    one = figures.confusion_matrices({"a": stack[0]}, ["x", "y"]).axes[0]
-    assert [t.get_text() for t in one.texts][:2] == ["80.0 %\n8", "20.0 %\n2"]
-    mean = figures.confusion_matrices({"a": stack}, ["x", "y"]).axes[0]
-    assert mean.texts[0].get_text() == "70.0 %\n7.0"
-    spread = figures.confusion_matrices({"a": stack}, ["x", "y"], with_sd=True).axes[0]
-    assert spread.texts[0].get_text() == "70.0 %\n± 14.1"
-    assert spread.texts[3].get_text() == "90.0 %\n± 0.0"
-
-
 @pytest.mark.parametrize(("arms", "k"), [(2, 2), (5, 6), (2, 20), (3, 7)])
 def test_confusion_matrices_of_any_size_have_one_panel_an_arm(arms: int, k: int) -> None:
     by_arm = stacks(tuple(f"arm {i}" for i in range(arms)), 2, k)
@@ -286,65 +241,30 @@ def test_confusion_matrices_of_any_size_have_one_panel_an_arm(arms: int, k: int)
     assert all(len(ax.texts) == k * k for ax in figure.axes)
 
 
-def test_forest_prints_its_numbers_and_marks_intervals_without_zero() -> None:
-    rows = [
-        figures.Interval("a", "clear", 0.05, 0.01, 0.09),
-        figures.Interval("a", "open", -0.01, -0.05, 0.03),
-        figures.Interval("b", "none", 0.0, float("nan"), float("nan")),
-    ]
-    ax = figures.forest_plot(rows, "d", PERCENT).axes[0]
-    texts = [t.get_text() for t in ax.texts]
-    assert texts == ["+5.00  [+1.00, +9.00]", "-1.00  [-5.00, +3.00]", "0.00  undefined"]
-    assert [line.get_marker() for line in ax.get_lines() if len(line.get_xdata()) == 1] == [
-        "o",
-        "|",
-        "|",
-    ]
-    assert [t.get_text() for t in ax.get_yticklabels()] == ["a", "clear", "open", "b", "none"]
-
-
-def test_survival_steps_are_kaplan_meiers_and_the_numbers_below_are_of_runs_at_risk() -> None:
-    epochs = np.array([2.0, 4, 4, 10, 10])
-    reached = np.array([True, True, True, False, False])
-    one = figures.Waiting(epochs, reached, kaplan_meier(epochs, reached))
-    top, bottom = figures.survival_curves({"a": one}, "runs below").axes
-    steps = dict(zip(*(data.tolist() for data in top.get_lines()[0].get_data()), strict=True))
-    assert steps[2] == pytest.approx(80)
-    assert steps[4] == pytest.approx(40)
-    assert steps[10] == pytest.approx(40)
-    crosses = top.get_lines()[1]
-    assert crosses.get_xdata().tolist() == [10]
-    assert crosses.get_ydata() == pytest.approx([40])
-    at_risk = {t.get_position()[0]: t.get_text() for t in bottom.texts}
-    assert at_risk[0] == "5"
-    assert at_risk[4] == "4"
-    assert at_risk[10] == "2"
-
-
-def test_evidence_says_when_the_e_value_gets_there() -> None:
-    x = np.linspace(0.81, 0.84, 12)
-    crossing = figures.evidence_panels(evidence_curve(x, x - 0.01, 100, 20), "d", PERCENT)
-    assert "20 first at 8 splits" in crossing.axes[2].get_title(loc="left")
-    level = figures.evidence_panels(evidence_curve(x, x[::-1], 100, 20), "d", PERCENT)
-    assert "20 never reached" in level.axes[2].get_title(loc="left")
-
-
-def test_reliability_prints_the_calibration_error_of_its_bins() -> None:
-    assert calibration_error(bins()) == pytest.approx(0.04)
-    figure = figures.reliability_diagrams({"a": bins()})
-    assert "ECE 4.00 %" in figure.axes[0].get_title(loc="left")
-    counts = [bar.get_height() for bar in figure.axes[1].patches]
-    assert sum(counts) == bins()["n"].sum()
-
-
-def test_slopes_have_one_line_a_split_and_the_means() -> None:
-    table = pd.DataFrame({"a": [0.8, 0.7, 0.9], "b": [0.7, 0.8, 0.9]})
-    ax = figures.new_figure().subplots()
-    assert figures.draw_slopes(table, "accuracy", PERCENT, ax) is ax
-    assert [line.get_linestyle() for line in ax.get_lines()] == ["-", "--", ":", "-"]
-    assert [t.get_text() for t in ax.get_xticklabels()] == ["a\nmean 80.0 %", "b\nmean 80.0 %"]
-
-
 def test_a_long_name_keeps_both_its_ends() -> None:
     assert fitted("spiral galaxies, clockwise", 12) == "spiral…kwise"
     assert fitted("short", 5) == "short"
+
+
+def test_no_text_is_smaller_than_the_rest(drawings: dict[tuple[str, str], Figure]) -> None:
+    for name, figure in drawings.items():
+        assert min(text.get_fontsize() for text in visible_texts(figure)) >= 9.5, name
+
+
+@pytest.mark.parametrize("k", [5, 6, 12])
+def test_numbers_fit_in_the_cells_of_more_classes(k: int) -> None:
+    figure = figures.confusion_matrices({"a": np.full((k, k), 1000), "b": np.eye(k)}, names(k))
+    figure.draw_without_rendering()
+    for ax in figure.axes:
+        corners = ax.transData.transform([(0, 1), (1, 0)])
+        widest = max(text.get_window_extent().width for text in ax.texts)
+        assert widest < corners[1, 0] - corners[0, 0]
+
+
+def test_a_figure_that_is_laid_out_is_drawn_in_the_same_places() -> None:
+    first, second = (figures.forest_plot(intervals(2), "d", PERCENT) for _ in range(2))
+    first.draw_without_rendering()
+    figures.lay_out(second)
+    assert second.get_layout_engine() is None
+    places = [figure.axes[0].get_position().bounds for figure in (first, second)]
+    assert places[0] == pytest.approx(places[1], abs=1e-6)

@@ -1,16 +1,21 @@
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
 from dataclasses import replace
 
+import numpy as np
 import pytest
 from fixtures_analysis import ARMS, Job, Writer
 from matplotlib.figure import Figure
 
-from analysis import Study, compare, load_study
+from analysis import Study, compare, figures, load_study
 from analysis.gallery import Gallery, gallery
+from analysis.gallery.peaked import colours
+from analysis.gallery.subject import sentence
 from analysis.pairs import match_runs
+from analysis.stats import corrected_t
 from galaxy_mlflow import schema
 
 NAMES = """
@@ -42,15 +47,64 @@ def test_captions_say_how_many_runs_are_shown(
     pictures: dict[str, tuple[str, str, Figure]],
 ) -> None:
     for name, (title, caption, _) in pictures.items():
-        assert title
+        assert title[0].isupper(), name
+        assert caption[0].isupper(), name
         if "split" in name:
-            assert "Split 3" in caption
+            assert "Split 3, chosen as the middle one of 8 by number" in caption
         else:
             assert caption.endswith("8 splits, 16 runs."), name
 
 
+def test_captions_explain_only_what_is_drawn(
+    pictures: dict[str, tuple[str, str, Figure]], demo: Study
+) -> None:
+    c = compare(demo)
+    slopes = pictures["slopes"][1]
+    counts = {"solid": c.wins, "dashed": c.losses, "dotted": c.ties}
+    assert {word for word in counts if word in slopes} == {w for w, n in counts.items() if n}
+    assert "(0)" not in slopes
+    bars = pictures["budget-differences"][2].axes
+    below = [re.search(r"below on (\d+)", ax.get_title(loc="left")).group(1) for ax in bars]  # type: ignore[union-attr]
+    assert ("hatched" in pictures["budget-differences"][1]) == any(n != "0" for n in below)
+    for name in ("time-to-60", "time-to-65"):
+        top = pictures[name][2].axes[0]
+        marks = {line.get_marker() for line in top.get_lines() if len(line.get_xdata())}
+        assert {"A cross" in pictures[name][1], "+" in marks} != {True, False}
+        assert {"A disc" in pictures[name][1], "o" in marks} != {True, False}
+
+
+@pytest.mark.parametrize(
+    ("values", "words"),
+    [
+        ([0.01, 0.02], ""),
+        ([0.01, -0.02], "Bars: right of zero blue, left of it orange and hatched. "),
+        ([-0.01, 0.0], "Bars: left of zero orange and hatched, equal pairs grey and crossed. "),
+    ],
+)
+def test_colours_of_differences_are_named_where_there_are_several(
+    values: list[float], words: str
+) -> None:
+    x = np.array(values)
+    panel = figures.Differences("t", x, corrected_t(x, 0 * x, 10, 2))
+    assert colours([panel]) == words
+
+
+def test_names_keep_their_capitals_at_the_beginning_of_a_caption() -> None:
+    assert sentence("test MCC") == "Test MCC"
+    assert sentence("macro-F1") == "Macro-F1"
+
+
+def test_mean_and_spread_of_confusion_print_the_same_percent(
+    pictures: dict[str, tuple[str, str, Figure]],
+) -> None:
+    mean, spread = (pictures[f"confusion-{kind}"][2] for kind in ("mean", "sd"))
+    for ax, other in zip(mean.axes, spread.axes, strict=True):
+        percents = [[t.get_text().split("\n")[0] for t in a.texts] for a in (ax, other)]
+        assert percents[0] == percents[1]
+
+
 def test_a_study_without_curves_still_gives_its_comparison(demo: Study) -> None:
-    bare = replace(demo, metric_names=(), _histories={})
+    bare = replace(demo, metric_names=())
     found = gallery(bare, match_runs(demo), compare(demo))
     names = [picture.name for picture in found.pictures]
     assert {"differences", "slopes", "forest", "evidence"} <= set(names)

@@ -17,7 +17,7 @@ from analysis.figures.distributions import (
 from analysis.figures.evidence import evidence_panels
 from analysis.figures.paired import Interval, draw_differences, draw_slopes, forest_plot
 from analysis.figures.reliability import reliability_diagrams
-from analysis.figures.style import ARM_COLOURS, INK, fitted, new_figure, save
+from analysis.figures.style import ARM_COLOURS, INK, fitted, lay_out, new_figure, save
 from analysis.figures.survival import Waiting, survival_curves
 
 __all__ = [
@@ -39,6 +39,7 @@ __all__ = [
     "evidence_panels",
     "fitted",
     "forest_plot",
+    "lay_out",
     "new_figure",
     "reliability_diagrams",
     "run_curves",

@@ -13,46 +13,56 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 from numpy.typing import ArrayLike, NDArray
 
-from analysis.figures.style import ARM_COLOURS, INK, WIDTH, fitted, new_figure, plain, title
+from analysis.figures.style import ARM_COLOURS, INK, TEXT, WIDTH, fitted, new_figure, plain, title
 
 Floats = NDArray[np.float64]
+Masked = np.ma.MaskedArray[Any, np.dtype[np.float64]]
 _DENSEST: Final = 0.5
 """Opacity of a cell that holds all of its row: the page's ink must stay readable on it."""
 _FEW_CLASSES: Final = 6
-"""Up to so many classes a cell has room for percent and count, and arms stand side by side."""
+"""Up to so many classes a cell has room for percent and count."""
+_SIDE_BY_SIDE: Final = 4
+"""Up to so many classes two arms stand side by side."""
+_CELL: Final = 0.62
+"""Inches of a cell with two numbers, where the arms stand one below the other."""
+_DENSE: Final = 16
+"""Above so many classes the numbers are smaller than all other text."""
 _NAME: Final = 16
 
 
-def draw_confusion(mean_counts: ArrayLike, classes: Sequence[str], ax: Axes) -> Axes:
-    """Draw a confusion matrix: shade and percent by row (true class), mean count below.
+def draw_confusion(counts: ArrayLike, classes: Sequence[str], ax: Axes) -> Axes:
+    """Draw a confusion matrix: shade and percent by row (true class), the count below.
 
-    Counts without a fraction are printed as whole numbers. Above six classes only the percent of
-    cells that hold anything is printed.
+    Of several runs: the mean of their percent, and below it of their counts. Counts of one run are
+    printed as whole numbers. Above six classes only the percent of cells that hold anything is.
 
     Parameters
     ----------
-    mean_counts : shape (n_classes, n_classes), rows true, columns predicted
+    counts : shape (n_classes, n_classes), rows true, columns predicted; or (runs, ...) of many
     """
-    counts = np.asarray(mean_counts, dtype=np.float64)
-    shares, few = row_shares(counts), len(classes) <= _FEW_CLASSES
-    digits = 0 if _is_whole(mean_counts) else 1
-    texts = np.full(counts.shape, "", dtype=object)
+    stack = np.asarray(counts, dtype=np.float64)
+    one = stack.ndim == 2
+    stack = stack[None] if one else stack
+    shares, means = row_shares(stack).mean(axis=0).filled(0), stack.mean(axis=0)
+    few, texts = len(classes) <= _FEW_CLASSES, np.full(means.shape, "", dtype=object)
     for cell, share in np.ndenumerate(shares):
-        full = f"{100 * share:.1f} %\n{counts[cell]:.{digits}f}"
+        full = f"{100 * share:.1f} %\n{means[cell]:.{0 if one else 1}f}"
         texts[cell] = full if few else _bare_percent(share)
     return _draw_cells(shares, texts, classes, ax)
 
 
 def draw_confusion_spread(stack: ArrayLike, classes: Sequence[str], ax: Axes) -> Axes:
-    """Draw the mean percent by row and its standard deviation over runs.
+    """Draw the mean percent by row, as `draw_confusion`, and its standard deviation over runs.
 
     Parameters
     ----------
     stack : counts, shape (runs, n_classes, n_classes); sd with ddof 1, none for one run
     """
     shares = row_shares(np.asarray(stack, dtype=np.float64))
-    mean, few = shares.mean(axis=0), len(classes) <= _FEW_CLASSES
-    sd = shares.std(axis=0, ddof=1) if len(shares) > 1 else np.full_like(mean, np.nan)
+    mean, few = shares.mean(axis=0).filled(0), len(classes) <= _FEW_CLASSES
+    sd = (
+        shares.std(axis=0, ddof=1).filled(np.nan) if len(shares) > 1 else np.full_like(mean, np.nan)
+    )
     texts = np.full(mean.shape, "", dtype=object)
     for cell, value in np.ndenumerate(sd):
         full = f"{100 * mean[cell]:.1f} %\n" + (f"± {100 * value:.1f}" if value >= 0 else "")
@@ -63,24 +73,23 @@ def draw_confusion_spread(stack: ArrayLike, classes: Sequence[str], ax: Axes) ->
 def confusion_matrices(
     by_arm: Mapping[str, ArrayLike], classes: Sequence[str], *, with_sd: bool = False
 ) -> Figure:
-    """Draw the matrix of each arm: of one run, their mean, or (`with_sd`) mean and sd of percent.
+    """Draw the matrix of each arm: of one run, the mean of many, or (`with_sd`) mean and sd.
+
+    Up to four classes two arms stand side by side, with more one below the other.
 
     Parameters
     ----------
     by_arm : arm -> counts, shape (n_classes, n_classes), or (runs, n_classes, n_classes)
     """
     few = len(classes) <= _FEW_CLASSES
-    columns = 2 if few and len(by_arm) > 1 else 1
-    side = WIDTH / 2 if few else min(WIDTH, 1.8 + 0.4 * len(classes))
+    columns = 2 if len(classes) <= _SIDE_BY_SIDE and len(by_arm) > 1 else 1
+    side = _side(len(classes))
     rows = ceil(len(by_arm) / columns)
     figure = new_figure(side * columns, (side - 0.1) * rows)
     panels = list(figure.subplots(rows, columns, squeeze=False).flat)
     for ax, (arm, counts) in zip(panels, by_arm.items(), strict=False):
-        stack = np.asarray(counts)
-        if with_sd:
-            draw_confusion_spread(stack, classes, ax)
-        else:
-            draw_confusion(stack.mean(axis=0) if stack.ndim == 3 else stack, classes, ax)
+        draw = draw_confusion_spread if with_sd else draw_confusion
+        draw(counts, classes, ax)
         bare = "" if few else ": sd of percent, in points" if with_sd else ": percent"
         title(ax, fitted(arm, 36) + bare)
     for ax in panels[len(by_arm) :]:
@@ -88,16 +97,23 @@ def confusion_matrices(
     return figure
 
 
-def row_shares(counts: Floats) -> Floats:
-    """Return counts as shares of their row (true class); 0 for a class without images."""
+def row_shares(counts: Floats) -> Masked:
+    """Return counts as shares of their row (true class); masked where a class has no images."""
     totals = counts.sum(axis=-1, keepdims=True)
-    shares: Floats = np.divide(counts, totals, out=np.zeros_like(counts), where=totals > 0)
+    shares: Masked = np.ma.masked_invalid(counts / np.where(totals > 0, totals, np.nan))
     return shares
+
+
+def _side(k: int) -> float:
+    """Return the inches that a matrix of k classes needs, with its names."""
+    if k <= _SIDE_BY_SIDE:
+        return WIDTH / 2
+    return min(WIDTH, 1.8 + (_CELL if k <= _FEW_CLASSES else 0.4) * k)
 
 
 def _draw_cells(shares: Floats, texts: Any, classes: Sequence[str], ax: Axes) -> Axes:
     k = len(classes)
-    size = 8.5 if k <= 4 else 7.5 if k <= 10 else 6
+    size = TEXT if k <= _DENSE else 6
     # a cell as opaque as its share keeps the page's own colour where there is nothing
     for (row, column), share in np.ndenumerate(shares):
         ax.add_patch(_cell((column - 0.5, row - 0.5), share)).set_in_layout(False)
@@ -120,7 +136,3 @@ def _cell(corner: tuple[float, float], share: float) -> Rectangle:
 
 def _bare_percent(share: float) -> str:
     return f"{100 * share:.0f}" if share >= 0.005 else ""
-
-
-def _is_whole(counts: ArrayLike) -> bool:
-    return bool(np.issubdtype(np.asarray(counts).dtype, np.integer))

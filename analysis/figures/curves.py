@@ -11,6 +11,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.collections import LineCollection
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 from matplotlib.ticker import FuncFormatter
 from numpy.typing import ArrayLike, NDArray
 
@@ -93,6 +94,8 @@ def run_curves(runs: Mapping[str, ArrayLike], words: str, unit: Unit) -> Figure:
 def split_panel(points: pd.DataFrame, rows: Sequence[Lines]) -> Figure:
     """Draw one split: a column an arm, a row a quantity, training beside test.
 
+    The first curve has the colour of its arm; the legend, of both arms, shows the lines in grey.
+
     Parameters
     ----------
     points : rows of `Study.metrics` of one split; columns arm, metric, epoch, value
@@ -101,11 +104,13 @@ def split_panel(points: pd.DataFrame, rows: Sequence[Lines]) -> Figure:
     arms = list(dict.fromkeys(points["arm"]))
     figure = new_figure(height=0.7 + 2.1 * len(rows))
     grid = figure.subplots(len(rows), len(arms), sharex=True, sharey="row", squeeze=False)
+    there = set(points["metric"])
+    labels = list(
+        dict.fromkeys(x for row in rows for x, metric in row.metrics.items() if metric in there)
+    )
     for row, axes in zip(rows, grid, strict=True):
         for i, (ax, arm) in enumerate(zip(axes, arms, strict=True)):
-            lines = _draw_lines(points[points["arm"] == arm], row, i, ax)
-            if i == 0:
-                legend(ax, list(lines.values()), list(lines))
+            _draw_lines(points[points["arm"] == arm], row, labels, i, ax)
             plain(ax)
         unit_axis(axes[0].yaxis, row.words, row.unit)
     for ax, arm in zip(grid[0], arms, strict=True):
@@ -113,6 +118,7 @@ def split_panel(points: pd.DataFrame, rows: Sequence[Lines]) -> Figure:
     for ax in grid[-1]:
         whole_axis(ax.xaxis, "epoch")
         plain(ax)
+    _name_lines(labels, points["epoch"].unique(), figure)
     return figure
 
 
@@ -134,17 +140,19 @@ def _draw_runs(values: NDArray[np.float64], i: int, ax: Axes) -> None:
     ax.autoscale_view()
 
 
-def _draw_lines(points: pd.DataFrame, row: Lines, i: int, ax: Axes) -> dict[str, Any]:
-    """Draw the curves that one run has; return them by their labels."""
-    lines = {}
-    for n, (label, metric) in enumerate(row.metrics.items()):
+def _name_lines(labels: Sequence[str], epochs: ArrayLike, figure: Figure) -> None:
+    strokes = [_stroke(n, epochs) for n in range(len(labels))]
+    legend(figure, [Line2D([], [], color=INK, linewidth=1.2, **s) for s in strokes], labels)
+
+
+def _draw_lines(points: pd.DataFrame, row: Lines, labels: Sequence[str], i: int, ax: Axes) -> None:
+    """Draw the curves that one run has, each in the line of its label."""
+    for label, metric in row.metrics.items():
         curve = points[points["metric"] == metric]
-        colour, y = look(i).colour if n == 0 else INK, row.unit.scale * curve["value"]
         if len(curve):
-            (lines[label],) = ax.plot(
-                curve["epoch"], y, color=colour, linewidth=1.2, **_stroke(n, y)
-            )
-    return lines
+            n, y = labels.index(label), row.unit.scale * curve["value"]
+            colour = look(i).colour if n == 0 else INK
+            ax.plot(curve["epoch"], y, color=colour, linewidth=1.2, **_stroke(n, y))
 
 
 def _stroke(i: int, points: Any) -> dict[str, Any]:

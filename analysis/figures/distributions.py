@@ -16,6 +16,7 @@ from numpy.typing import ArrayLike, NDArray
 from analysis.figures.style import (
     ARM_COLOURS,
     INK,
+    TEXT,
     counted_runs,
     difference_axis,
     fitted,
@@ -152,8 +153,8 @@ def class_histograms(
         title(ax, fitted(name, 84 // columns))
     for ax in panels[len(values) :]:
         ax.remove()
-    figure.supxlabel(f"{words} ({unit.sign.strip()})", color=INK, fontsize=9.5)
-    figure.supylabel("runs", color=INK, fontsize=9.5)
+    figure.supxlabel(f"{words} ({unit.sign.strip()})", color=INK, fontsize=TEXT)
+    figure.supylabel("runs", color=INK, fontsize=TEXT)
     arms = list(next(iter(values.values())))
     legend(figure, [Patch(**_outline(i, len(arms) <= 2)) for i in range(len(arms))], arms)
     return figure

@@ -11,6 +11,7 @@ from matplotlib.figure import Figure
 from analysis.figures.style import (
     ARM_COLOURS,
     INK,
+    TEXT,
     difference_axis,
     fitted,
     legend,
@@ -77,7 +78,7 @@ def _draw_p(evidence: Evidence, ax: Axes) -> None:
     legend(
         ax,
         handles,
-        ["corrected t, allows for overlap", "sign test, about these galaxies"],
+        ["t, corrected for overlap", "sign test, these galaxies"],
     )
     title(ax, "p-value, if looked at once, there")
 
@@ -101,5 +102,5 @@ def _threshold(value: float, ax: Axes) -> None:
         textcoords="offset points",
         ha="right",
         color=INK,
-        fontsize=8.5,
+        fontsize=TEXT,
     )

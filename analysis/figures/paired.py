@@ -16,6 +16,7 @@ from numpy.typing import ArrayLike, NDArray
 from analysis.figures.style import (
     ARM_COLOURS,
     INK,
+    TEXT,
     difference_axis,
     fitted,
     new_figure,
@@ -25,7 +26,7 @@ from analysis.figures.style import (
 from analysis.stats import Result
 from analysis.wording import Unit
 
-_NUMBERS: Final = 150
+_NUMBERS: Final = 165
 """Points from the axes to the right end of the numbers."""
 
 
@@ -101,7 +102,7 @@ def forest_plot(rows: Sequence[Interval], words: str, unit: Unit) -> Figure:
     there is none. The numbers stand at the right.
     """
     groups = list(dict.fromkeys(row.group for row in rows))
-    figure = new_figure(height=0.9 + 0.23 * (len(rows) + 1.4 * len(groups)))
+    figure = new_figure(height=0.9 + 0.24 * (len(rows) + 1.4 * len(groups)))
     ax = figure.subplots()
     y, places = 0.0, []
     for group in groups:
@@ -139,7 +140,7 @@ def _draw_interval(row: Interval, y: float, unit: Unit, ax: Axes) -> None:
     ax.plot(x, y, "o" if away else "|", color=colour, markersize=5.5 if away else 9)
     text = f"{unit.signed(row.difference)}  {unit.interval(row.low, row.high)}"
     place: dict[str, Any] = {"xycoords": ("axes fraction", "data"), "textcoords": "offset points"}
-    ax.annotate(text, (1, y), (_NUMBERS, 0), ha="right", va="center", color=INK, size=8.5, **place)
+    ax.annotate(text, (1, y), (_NUMBERS, 0), ha="right", va="center", color=INK, size=TEXT, **place)
 
 
 def _name_rows(places: list[tuple[float, str]], groups: list[str], ax: Axes) -> None:

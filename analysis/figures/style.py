@@ -30,9 +30,11 @@ WIDTH: Final = 7.6
 """Inches of a figure as wide as the page."""
 _LINES: Final = ("-", "--", ":", "-.", (0, (5, 1, 1, 1, 1, 1)))
 _MARKERS: Final = ("o", "s", "^", "D", "v")
+TEXT: Final = 9.5
+"""Points of all text: a page on a phone shows a figure at two thirds of its size."""
 _DPI: Final = 200
 _ROUND: Final = [1, 2, 5, 10]
-_LEGEND_CHARACTERS: Final = 90
+_LEGEND_CHARACTERS: Final = 84
 """Characters of a legend that fit in one row of a figure of `WIDTH`."""
 _FILES: Final[dict[str, dict[str, Any]]] = {
     "svg": {"metadata": {"Date": None}, "transparent": True},
@@ -74,14 +76,23 @@ def save(figure: Figure, folder: Path | str, name: str) -> tuple[Path, ...]:
     """
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
-    figure.draw_without_rendering()
-    figure.set_layout_engine("none")  # laid out once, not for each format
+    lay_out(figure)
     paths = []
     with rc_context({**_TEXT, "svg.hashsalt": name}):
         for kind, options in _FILES.items():
             paths.append(folder / f"{name}.{kind}")
             figure.savefig(paths[-1], format=kind, dpi=_DPI, **options)
     return tuple(paths)
+
+
+def lay_out(figure: Figure) -> None:
+    """Place everything once and for all: each drawing would else do it once more, in each format.
+
+    What is added to the figure afterwards gets no room of its own.
+    """
+    if engine := figure.get_layout_engine():
+        engine.execute(figure)
+        figure.set_layout_engine(None)
 
 
 def plain(ax: Axes, grid: Literal["x", "y"] | None = "y") -> Axes:
@@ -93,9 +104,9 @@ def plain(ax: Axes, grid: Literal["x", "y"] | None = "y") -> Axes:
     for side, spine in ax.spines.items():
         spine.set_visible(side in ("left", "bottom"))
         spine.set_color(INK)
-    ax.tick_params(which="both", colors=INK, labelsize=9)
+    ax.tick_params(which="both", colors=INK, labelsize=TEXT)
     for label in (ax.xaxis.label, ax.yaxis.label):
-        label.set(color=INK, fontsize=9.5)
+        label.set(color=INK, fontsize=TEXT)
     ax.grid(visible=False)
     if grid:
         ax.grid(visible=True, axis=grid, color=INK, alpha=0.15, linewidth=0.8)
@@ -112,7 +123,7 @@ def take_literally(artist: Axes | Figure | Legend) -> None:
 
 def title(ax: Axes, text: str) -> None:
     """Write what a panel shows above its left end."""
-    ax.set_title(text, loc="left", fontsize=9.5, color=INK, parse_math=False)
+    ax.set_title(text, loc="left", fontsize=TEXT, color=INK, parse_math=False)
 
 
 def fitted(name: str, most: int) -> str:
@@ -130,7 +141,7 @@ def legend(place: Axes | Figure, handles: Sequence[Any], labels: Sequence[str]) 
     where: dict[str, Any] = {"loc": "best"}
     if isinstance(place, Figure):
         where = {"loc": "outside upper left", "ncols": columns}
-    made = place.legend(handles, labels, frameon=False, labelcolor=INK, fontsize=9, **where)
+    made = place.legend(handles, labels, frameon=False, labelcolor=INK, fontsize=TEXT, **where)
     take_literally(made)
 
 

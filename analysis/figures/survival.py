@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from analysis.figures.style import (
     INK,
+    TEXT,
     fitted,
     legend,
     look,
@@ -50,7 +51,8 @@ class Waiting:
 def survival_curves(arms: Mapping[str, Waiting], words: str) -> Figure:
     """Draw the share of runs that have not yet got there, by epoch, with numbers at risk below.
 
-    A cross is a run whose budget ended before it got there. The band is the 95 % interval.
+    A cross is a run whose budget ended before it got there; a disc at zero, the last run of an arm
+    that has got there. The band is the 95 % interval.
 
     Parameters
     ----------
@@ -82,10 +84,23 @@ def _draw_steps(waiting: Waiting, i: int, ax: Axes) -> object:
     (line,) = ax.step(
         times, steps[0], where="post", color=colour, linewidth=1.8, linestyle=look(i).line
     )
+    _end_steps(times, steps[0], colour, ax)
     ends = np.unique(waiting.epochs[~waiting.reached])
     heights = [100 * curve.survival(float(end)) for end in ends]
     ax.plot(ends, heights, "+", color=colour, markersize=9, markeredgewidth=1.6)
     return line
+
+
+def _end_steps(
+    times: NDArray[np.float64], shares: NDArray[np.float64], colour: str, ax: Axes
+) -> None:
+    """Draw the last drop solid, which a gap between dashes could swallow, and a disc at zero."""
+    drops = np.flatnonzero(np.diff(shares) < 0)
+    if len(drops):
+        last = drops[-1]
+        ax.vlines(times[last + 1], shares[last + 1], shares[last], colors=colour, linewidth=1.8)
+    if shares[-1] == 0:
+        ax.plot(times[-1], 0, "o", color=colour, markersize=5, clip_on=False)
 
 
 def _write_numbers(arms: Mapping[str, Waiting], ax: Axes) -> None:
@@ -94,11 +109,11 @@ def _write_numbers(arms: Mapping[str, Waiting], ax: Axes) -> None:
     for i, waiting in enumerate(arms.values()):
         for tick in ticks:
             text = str(waiting.at_risk(tick))
-            ax.text(tick, i, text, ha="center", va="center", color=look(i).colour, fontsize=8.5)
+            ax.text(tick, i, text, ha="center", va="center", color=look(i).colour, fontsize=TEXT)
     ax.set_ylim(len(arms) - 0.4, -0.6)
-    names = [fitted(f"{arm}", 22) for arm in arms]
+    names = [fitted(arm, 22) for arm in arms]
     ax.set_yticks(range(len(arms)), names, parse_math=False)
-    ax.set_title("runs at risk: still below, still training", loc="left", fontsize=8.5, color=INK)
+    ax.set_title("runs at risk: still below, still training", loc="left", fontsize=TEXT, color=INK)
     plain(ax, grid=None).tick_params(axis="y", length=0, pad=16)
     ax.spines["left"].set_visible(False)
 

@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
+from analysis import figures
 from analysis.compare import Comparison
 from analysis.gallery.classed import class_scores, confusions, forest, reliability_of_arms
 from analysis.gallery.compared import differences, evidence, slopes
@@ -37,7 +38,7 @@ def gallery(
     *,
     thresholds: Sequence[float] | None = None,
 ) -> Gallery:
-    """Draw every figure that a study's runs can give.
+    """Draw every figure that a study's runs can give, laid out for good.
 
     Parameters
     ----------
@@ -54,6 +55,8 @@ def gallery(
             pictures += make(subject)
         except AnalysisError as error:
             missing[name] = str(error)
+    for picture in pictures:
+        figures.lay_out(picture.figure)
     return Gallery(tuple(pictures), missing)
 
 

@@ -2,18 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Final
 
 import pandas as pd
 
 from analysis import figures
-from analysis.gallery.subject import (
-    Picture,
-    Subject,
-    middle_split,
-    short_difference,
-)
+from analysis.gallery.subject import Picture, Subject, sentence, short_difference
 from analysis.predictions import paired_predictions, reliability
 from analysis.stats import corrected_t
 from analysis.wording import PERCENT
@@ -42,9 +37,9 @@ def forest(s: Subject) -> Iterator[Picture]:
             ends = (float(row[name]) for name in ("difference", "ci_low", "ci_high"))
             rows.append(figures.Interval(words, str(row["class"]), *ends))
     caption = (
-        f"{s.difference}: mean difference and its 95 % interval, corrected for overlap, in points "
-        "(MCC and kappa in hundredths). A disc on a thick line: the interval leaves zero out. The "
-        f"intervals are not adjusted for their number. {s.runs}."
+        f"Mean difference, {s.difference}, and its 95 % interval, corrected for overlap, in points"
+        f"{_hundredths(rows)}. {_marks(rows)}The intervals are not adjusted for their number. "
+        f"{s.runs}."
     )
     figure = figures.forest_plot(rows, f"{short_difference(s.arms)}", PERCENT)
     yield Picture("forest", "Differences over metrics and classes", caption, figure)
@@ -56,6 +51,17 @@ def _interval(s: Subject, metric: str) -> tuple[float, float, float]:
     return test.estimate, test.ci_low, test.ci_high
 
 
+def _hundredths(rows: Sequence[figures.Interval]) -> str:
+    """Return which rows have no percent."""
+    names = [row.label for row in rows if row.label in ("MCC", "kappa")]
+    return f" ({' and '.join(names)} in hundredths)" if names else ""
+
+
+def _marks(rows: Sequence[figures.Interval]) -> str:
+    away = any(row.low > 0 or row.high < 0 for row in rows)
+    return "A disc on a thick line: the interval leaves zero out. " if away else ""
+
+
 def class_scores(s: Subject) -> Iterator[Picture]:
     """Draw histograms of recall, precision and F1 of each class."""
     names = dict(zip(s.matrices.keys, s.matrices.classes, strict=True))
@@ -65,26 +71,27 @@ def class_scores(s: Subject) -> Iterator[Picture]:
             for key, name in names.items()
         }
         caption = (
-            f"{words.capitalize()} of each class over the splits, {_which(s)}; lines: the means. "
+            f"{sentence(words)} of each class over the splits, {_which(s)}; lines: the means. "
             f"The panels have axes of their own. {s.runs}."
         )
         figure = figures.class_histograms(values, words, PERCENT)
-        yield Picture(f"class-{score}", f"{words.capitalize()} by class", caption, figure)
+        yield Picture(f"class-{score}", f"{sentence(words)} by class", caption, figure)
 
 
 def confusions(s: Subject) -> Iterator[Picture]:
     """Draw the confusion matrices of one split, their mean and their spread."""
-    middle, (by_arm, classes) = middle_split(s), (s.matrices.by_arm, s.matrices.classes)
-    at = s.pairs.splits.index(middle)
-    shade = "Percent of each true class, with the count below it"
+    by_arm, classes = s.matrices.by_arm, s.matrices.classes
+    at = s.pairs.splits.index(s.middle)
     one = figures.confusion_matrices({arm: by_arm[arm][at] for arm in s.arms}, classes)
-    caption = f"{shade}, {_which(s)}. Split {middle}, the middle one by number: 2 runs."
-    yield Picture("confusion-split", f"Confusion matrices of split {middle}", caption, one)
+    shade = "Percent of each true class, below it the count"
+    caption = f"{shade}, {_which(s)}. {s.why_middle}: 2 runs."
+    yield Picture("confusion-split", f"Confusion matrices of split {s.middle}", caption, one)
     mean = figures.confusion_matrices(by_arm, classes)
-    caption = f"{shade}: the mean over test sets, {_which(s)}. {s.runs}."
+    percent = "Percent of each true class on each split, averaged over splits"
+    caption = f"{percent}; below it the mean count, {_which(s)}. {s.runs}."
     yield Picture("confusion-mean", "Mean confusion matrices", caption, mean)
     spread = figures.confusion_matrices(by_arm, classes, with_sd=True)
-    caption = f"Percent of each true class: mean and standard deviation, {_which(s)}. {s.runs}."
+    caption = f"{percent}; below it their standard deviation, {_which(s)}. {s.runs}."
     yield Picture("confusion-sd", "How confusion differs between runs", caption, spread)
 
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from analysis import figures
-from analysis.gallery.subject import Picture, Subject, short_difference
+from analysis.compare import Comparison
+from analysis.gallery.subject import Picture, Subject, band, sentence, short_difference
 from analysis.stats import corrected_t, evidence_curve
 from analysis.wording import in_words, unit_of
 
@@ -19,8 +20,8 @@ def differences(s: Subject) -> Iterator[Picture]:
     ax = figures.draw_differences(c.splits, x - y, test, figure.subplots())
     ax.set_ylabel(f"difference{',' * bool(unit.difference)}{unit.difference}")
     caption = (
-        f"{s.difference} on each split: {in_words(c.reading)}. Dashed: the mean; band: its 95 % "
-        f"interval, corrected for overlap. {s.runs}."
+        f"Differences on each split, {s.difference}: {in_words(c.reading)}. "
+        f"Dashed: the mean{band(test)}. {s.runs}."
     )
     yield Picture("differences", "Difference on each split", caption, figure)
 
@@ -32,11 +33,20 @@ def slopes(s: Subject) -> Iterator[Picture]:
     words, unit = in_words(c.reading), unit_of(c.reading)
     figures.draw_slopes(c.values, words, unit, figure.subplots())
     caption = (
-        f"One line a split, from {c.arms[0]} to {c.arms[1]}: solid where the first is higher "
-        f"({c.wins}), dashed where the second is ({c.losses}), dotted where they are equal "
-        f"({c.ties}). Thick: the means. {s.runs}."
+        f"One line a split, from {c.arms[0]} to {c.arms[1]}: {_lines(c)}. Thick: the means. "
+        f"{s.runs}."
     )
-    yield Picture("slopes", f"{words.capitalize()}, split by split", caption, figure)
+    yield Picture("slopes", f"{sentence(words)}, split by split", caption, figure)
+
+
+def _lines(c: Comparison) -> str:
+    """Return what the lines of `slopes` mean: those that are there."""
+    meanings = {
+        f"solid where the first is higher ({c.wins})": c.wins,
+        f"dashed where the second is higher ({c.losses})": c.losses,
+        f"dotted where they are equal ({c.ties})": c.ties,
+    }
+    return ", ".join(words for words, n in meanings.items() if n)
 
 
 def evidence(s: Subject) -> Iterator[Picture]:

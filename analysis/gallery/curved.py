@@ -10,7 +10,7 @@ import pandas as pd
 
 from analysis import figures
 from analysis.curves import mean_curves
-from analysis.gallery.subject import LOSS, Floats, Picture, Subject, middle_split
+from analysis.gallery.subject import LOSS, Floats, Picture, Subject, sentence
 from analysis.study import Study
 from analysis.wording import PERCENT, Unit
 from galaxy_mlflow import schema
@@ -32,7 +32,7 @@ def mean_of_runs(s: Subject) -> Iterator[Picture]:
         ax.set_ylabel(metric.replace("_", " "))
     words = " and ".join(metric.replace("_", " ") for metric in shown)
     caption = f"Mean over splits; band: one standard deviation to each side. {s.runs}."
-    yield Picture("mean-curves", f"{words.capitalize()} while training", caption, figure)
+    yield Picture("mean-curves", f"{sentence(words)} while training", caption, figure)
 
 
 def every_run(s: Subject) -> Iterator[Picture]:
@@ -42,11 +42,11 @@ def every_run(s: Subject) -> Iterator[Picture]:
         runs = {arm: _curve_array(s.history(metric, arm)) for arm in s.arms}
         words = metric.replace("_", " ")
         caption = (
-            f"{words.capitalize()} of every run. Thick: the mean of the runs that reached the "
+            f"{sentence(words)} of every run. Thick: the mean of the runs that reached the "
             f"epoch; dotted: one standard deviation to each side. {s.runs}."
         )
         figure = figures.run_curves(runs, words, unit)
-        yield Picture(name, f"{words.capitalize()} of every run", caption, figure)
+        yield Picture(name, f"{sentence(words)} of every run", caption, figure)
 
 
 def _shown(study: Study) -> list[str]:
@@ -67,7 +67,6 @@ def _curve_array(points: pd.DataFrame) -> Floats:
 
 def one_split(s: Subject) -> Iterator[Picture]:
     """Draw accuracy and loss of one split, on the test set and in training."""
-    split = middle_split(s)
     rows = [
         lines
         for words, unit in (("accuracy", PERCENT), ("loss", LOSS))
@@ -77,13 +76,14 @@ def one_split(s: Subject) -> Iterator[Picture]:
     if not metrics:
         raise AnalysisError("the runs have neither accuracy nor loss by epoch")
     histories = [s.history(metric, arm) for arm in s.arms for metric in metrics]
-    points = pd.concat([points[points["split"] == split] for points in histories])
-    caption = (
-        f"Split {split}, the middle one of {len(s.pairs.splits)} by number: both its runs, on "
-        "the test set and in training."
+    points = pd.concat([points[points["split"] == s.middle] for points in histories])
+    there = set(points["metric"])
+    labels = dict.fromkeys(
+        x for row in rows for x, metric in row.metrics.items() if metric in there
     )
+    caption = f"{s.why_middle}: both its runs, {' and '.join(labels)} in one panel."
     figure = figures.split_panel(points, rows)
-    yield Picture("split-curves", f"Split {split} while training", caption, figure)
+    yield Picture("split-curves", f"Split {s.middle} while training", caption, figure)
 
 
 def _lines(study: Study, words: str, unit: Unit) -> figures.Lines:

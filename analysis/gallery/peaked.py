@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Final
+
+import numpy as np
 
 from analysis import figures
 from analysis.curves import epochs_to
-from analysis.gallery.subject import EPOCHS, Picture, Subject, short_difference
+from analysis.gallery.subject import EPOCHS, Picture, Subject, band, short_difference
 from analysis.stats import kaplan_meier
 from analysis.times import reached_thresholds
 from analysis.wording import PERCENT
@@ -40,7 +42,7 @@ def peak_epoch(s: Subject) -> Iterator[Picture]:
 def _unequal(s: Subject) -> str:
     if len(set(s.budgets.values())) == 1:
         return ""
-    return ", which differ: the arm with more of them peaks later by that alone"
+    return ", which differ: the arm with more of them tends to peak later for that alone"
 
 
 def budget_differences(s: Subject) -> Iterator[Picture]:
@@ -48,11 +50,21 @@ def budget_differences(s: Subject) -> Iterator[Picture]:
     panels = list(_budget_panels(s))
     figure = figures.difference_histograms(panels, "difference in peak test accuracy", PERCENT)
     caption = (
-        "Differences in peak test accuracy on each split. Right of zero one colour, left of it "
-        "another and hatched, equal pairs grey and crossed. Dashed: the mean; band: its 95 % "
-        f"interval, corrected for overlap. {s.runs}."
+        f"Differences in peak test accuracy on each split. {colours(panels)}Dashed: the mean"
+        f"{band(*(panel.test for panel in panels))}. {s.runs}."
     )
     yield Picture("budget-differences", "Differences at several budgets", caption, figure)
+
+
+def colours(panels: Sequence[figures.Differences]) -> str:
+    """Return what the bars' colours and hatches mean; nothing where all lie on one side."""
+    signs = {float(sign) for panel in panels for sign in np.sign(panel.values)}
+    if len(signs) == 1:
+        return ""
+    left = "left of it" if 1.0 in signs else "left of zero"
+    meanings = {1.0: "right of zero blue", -1.0: f"{left} orange and hatched"}
+    meanings[0.0] = "equal pairs grey and crossed"
+    return f"Bars: {', '.join(meanings[sign] for sign in meanings if sign in signs)}. "
 
 
 def _budget_panels(s: Subject) -> Iterator[figures.Differences]:
@@ -78,14 +90,22 @@ def times_to_accuracy(s: Subject) -> Iterator[Picture]:
         raise AnalysisError("half of no arm's runs reach an accuracy of the grid")
     for threshold in thresholds:
         percent = f"{100 * threshold:g}"
-        figure = figures.survival_curves(_waiting(s, threshold), f"runs below {percent} %")
+        waiting = _waiting(s, threshold)
+        figure = figures.survival_curves(waiting, f"runs below {percent} %")
         caption = (
             f"Share of runs whose test accuracy has not yet been {percent} % (Kaplan-Meier; band: "
-            "95 % interval, as if runs were independent). A cross: runs that ended below it. "
-            f"{s.runs}."
+            f"95 % interval, as if runs were independent). {_ends(waiting)}{s.runs}."
         )
         name = f"time-to-{percent.replace('.', '-')}"
         yield Picture(name, f"Epochs to {percent} % test accuracy", caption, figure)
+
+
+def _ends(waiting: Mapping[str, figures.Waiting]) -> str:
+    """Return what the marks at the ends of the curves mean: those that are there."""
+    all_reached = [bool(arm.reached.all()) for arm in waiting.values()]
+    cross = "" if all(all_reached) else "A cross: runs that ended below it. "
+    disc = "A disc: all runs of the arm are there. " if any(all_reached) else ""
+    return cross + disc
 
 
 def _waiting(s: Subject, threshold: float) -> dict[str, figures.Waiting]:

@@ -17,7 +17,7 @@ from analysis.compare import Comparison
 from analysis.curves import best_within, budgets
 from analysis.matrices import Matrices, class_matrices
 from analysis.pairs import Pairs
-from analysis.stats import corrected_t
+from analysis.stats import Result, corrected_t
 from analysis.study import Study
 from analysis.wording import Unit
 from galaxy_mlflow import schema
@@ -76,6 +76,17 @@ class Subject:
         """How many splits and runs a figure is of, for its caption."""
         return f"{len(self.pairs.splits)} splits, {2 * len(self.pairs.splits)} runs"
 
+    @property
+    def middle(self) -> int:
+        """The split in the middle: chosen by its number, not by what came out."""
+        return self.pairs.splits[(len(self.pairs.splits) - 1) // 2]
+
+    @property
+    def why_middle(self) -> str:
+        """Which split a figure of one split shows, and why, for its caption."""
+        n = len(self.pairs.splits)
+        return f"Split {self.middle}, chosen as the middle one of {n} by number"
+
     @cached_property
     def matrices(self) -> Matrices:
         """One confusion matrix a run; AnalysisError where the runs have none."""
@@ -114,9 +125,16 @@ class Subject:
         return figures.Differences(title, x - y, test)
 
 
-def middle_split(s: Subject) -> int:
-    """Return the split in the middle: chosen by its number, not by what came out."""
-    return s.pairs.splits[(len(s.pairs.splits) - 1) // 2]
+def sentence(words: str) -> str:
+    """Return words with a capital at their beginning; all others stay, as in `macro-F1`."""
+    return words[:1].upper() + words[1:]
+
+
+def band(*tests: Result) -> str:
+    """Return the words for bands of tests' intervals; none where no test has one."""
+    if not any(np.isfinite([test.ci_low, test.ci_high]).all() for test in tests):
+        return ""
+    return "; band: its 95 % interval, corrected for overlap"
 
 
 def short_difference(arms: tuple[str, str]) -> str:
