@@ -75,7 +75,7 @@ def no_spread(c: Comparison) -> bool:
 def _tests(c: Comparison) -> str:
     corrected, sign = c.tests["corrected_t"], c.tests["sign"]
     if c.ties == c.n_pairs:
-        return ""
+        return f"The sign test has only ties: {p_equals(sign)}. {SIGN_NULL}"
     counts = ", ".join(
         counted(n, word) for n, word in ((c.wins, "win"), (c.losses, "loss"), (c.ties, "tie"))
     )

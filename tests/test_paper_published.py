@@ -38,7 +38,7 @@ from analysis.paper.claims import DIFFERS, EQUAL, HOLDS, IN_PART, NOT_REPRODUCIB
 from analysis.paper.importer import TIMESTAMP_MS
 from analysis.paper.printed import claims
 from galaxy_mlflow import schema
-from galaxy_mlflow.errors import IdentityConflictError, PairingError
+from galaxy_mlflow.errors import IdentityConflictError, PairingError, ServerRefusedError
 from galaxy_mlflow.home import Home
 from galaxy_mlflow.tracking import MlflowStore
 
@@ -354,12 +354,15 @@ def test_a_report_logged_twice_is_one_run_with_the_later_files(
     store: MlflowStore, tmp_path: Path
 ) -> None:
     from mlflow import MlflowClient
-    from tracked import new_name
+    from tracked import new_name, start_of
 
     study = new_name()
     (tmp_path / "figures").mkdir()
     (tmp_path / "index.html").write_text("first")
     (tmp_path / "figures" / "old.svg").write_text("<svg/>")
+    with pytest.raises(ServerRefusedError, match=f"no study '{study}' to log a report to"):
+        store.log_report(study, tmp_path)
+    job = store.create(start_of(study)).run_id
     run_id = store.log_report(study, tmp_path)
     (tmp_path / "index.html").write_text("second")
     (tmp_path / "figures" / "old.svg").rename(tmp_path / "figures" / "new.svg")
@@ -373,4 +376,4 @@ def test_a_report_logged_twice_is_one_run_with_the_later_files(
     assert run.info.status == "FINISHED"
     assert run.data.tags[schema.KIND] == schema.REPORT
     assert schema.SPLIT not in run.data.tags
-    assert store.runs(study) == []
+    assert [record.run_id for record in store.runs(study)] == [job]

@@ -226,3 +226,12 @@ def test_a_run_without_its_confusion_matrix_is_named(demo: Study) -> None:
     late = replace(demo, runs=demo.runs.assign(selected_epoch=99.0))
     with pytest.raises(AnalysisError, match=r"16 run\(s\) have no confusion matrix"):
         class_matrices(late, match_runs(late))
+
+
+def test_a_report_of_ties_only_claims_nothing(demo: Study, tmp_path: Path) -> None:
+    tied = replace(demo, runs=demo.runs.assign(peak_test_accuracy=0.8))
+    question = Question(metric="peak_test_accuracy")
+    page = write_report(tied, tmp_path / "r.html", question).read_text()
+    assert "pretrained and scratch have the same peak test accuracy on each of 8 splits" in page
+    assert "has the higher peak test accuracy" not in page
+    assert not re.search(r">[^<]*\b(nan|inf)\b[^<]*<", page)

@@ -5,7 +5,12 @@ No figure is opened or styled globally here. Importing this imports matplotlib.
 
 from __future__ import annotations
 
-from analysis.figures.confusion import confusion_matrices, draw_confusion, draw_confusion_spread
+from analysis.figures.confusion import (
+    FEW_CLASSES,
+    confusion_matrices,
+    draw_confusion,
+    draw_confusion_spread,
+)
 from analysis.figures.curves import Lines, draw_mean_curves, run_curves, split_panel
 from analysis.figures.distributions import (
     Differences,
@@ -22,6 +27,7 @@ from analysis.figures.survival import Waiting, survival_curves
 
 __all__ = [
     "ARM_COLOURS",
+    "FEW_CLASSES",
     "INK",
     "Differences",
     "Interval",

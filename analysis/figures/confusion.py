@@ -19,14 +19,14 @@ Floats = NDArray[np.float64]
 Masked = np.ma.MaskedArray[Any, np.dtype[np.float64]]
 _DENSEST: Final = 0.5
 """Opacity of a cell that holds all of its row: the page's ink must stay readable on it."""
-_FEW_CLASSES: Final = 6
+FEW_CLASSES: Final = 6
 """Up to so many classes a cell has room for percent and count."""
 _SIDE_BY_SIDE: Final = 4
 """Up to so many classes two arms stand side by side."""
 _CELL: Final = 0.62
 """Inches of a cell with two numbers, where the arms stand one below the other."""
-_DENSE: Final = 16
-"""Above so many classes the numbers are smaller than all other text."""
+_ROOM: Final = 160
+"""Points of text that fit in a row of cells, a number in each."""
 _NAME: Final = 16
 
 
@@ -44,7 +44,7 @@ def draw_confusion(counts: ArrayLike, classes: Sequence[str], ax: Axes) -> Axes:
     one = stack.ndim == 2
     stack = stack[None] if one else stack
     shares, means = row_shares(stack).mean(axis=0).filled(0), stack.mean(axis=0)
-    few, texts = len(classes) <= _FEW_CLASSES, np.full(means.shape, "", dtype=object)
+    few, texts = len(classes) <= FEW_CLASSES, np.full(means.shape, "", dtype=object)
     for cell, share in np.ndenumerate(shares):
         full = f"{100 * share:.1f} %\n{means[cell]:.{0 if one else 1}f}"
         texts[cell] = full if few else _bare_percent(share)
@@ -59,7 +59,7 @@ def draw_confusion_spread(stack: ArrayLike, classes: Sequence[str], ax: Axes) ->
     stack : counts, shape (runs, n_classes, n_classes); sd with ddof 1, none for one run
     """
     shares = row_shares(np.asarray(stack, dtype=np.float64))
-    mean, few = shares.mean(axis=0).filled(0), len(classes) <= _FEW_CLASSES
+    mean, few = shares.mean(axis=0).filled(0), len(classes) <= FEW_CLASSES
     sd = (
         shares.std(axis=0, ddof=1).filled(np.nan) if len(shares) > 1 else np.full_like(mean, np.nan)
     )
@@ -81,7 +81,7 @@ def confusion_matrices(
     ----------
     by_arm : arm -> counts, shape (n_classes, n_classes), or (runs, n_classes, n_classes)
     """
-    few = len(classes) <= _FEW_CLASSES
+    few = len(classes) <= FEW_CLASSES
     columns = 2 if len(classes) <= _SIDE_BY_SIDE and len(by_arm) > 1 else 1
     side = _side(len(classes))
     rows = ceil(len(by_arm) / columns)
@@ -108,12 +108,12 @@ def _side(k: int) -> float:
     """Return the inches that a matrix of k classes needs, with its names."""
     if k <= _SIDE_BY_SIDE:
         return WIDTH / 2
-    return min(WIDTH, 1.8 + (_CELL if k <= _FEW_CLASSES else 0.4) * k)
+    return min(WIDTH, 1.8 + (_CELL if k <= FEW_CLASSES else 0.4) * k)
 
 
 def _draw_cells(shares: Floats, texts: Any, classes: Sequence[str], ax: Axes) -> Axes:
     k = len(classes)
-    size = TEXT if k <= _DENSE else 6
+    size = min(TEXT, _ROOM / k)
     # a cell as opaque as its share keeps the page's own colour where there is nothing
     for (row, column), share in np.ndenumerate(shares):
         ax.add_patch(_cell((column - 0.5, row - 0.5), share)).set_in_layout(False)

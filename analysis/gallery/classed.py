@@ -83,15 +83,17 @@ def confusions(s: Subject) -> Iterator[Picture]:
     by_arm, classes = s.matrices.by_arm, s.matrices.classes
     at = s.pairs.splits.index(s.middle)
     one = figures.confusion_matrices({arm: by_arm[arm][at] for arm in s.arms}, classes)
-    shade = "Percent of each true class, below it the count"
-    caption = f"{shade}, {_which(s)}. {s.why_middle}: 2 runs."
+    few = len(classes) <= figures.FEW_CLASSES
+    count, mean_count = ("; below it the count", "; below it the mean count") if few else ("", "")
+    caption = f"Percent of each true class{count}, {_which(s)}. {s.why_middle}: 2 runs."
     yield Picture("confusion-split", f"Confusion matrices of split {s.middle}", caption, one)
     mean = figures.confusion_matrices(by_arm, classes)
     percent = "Percent of each true class on each split, averaged over splits"
-    caption = f"{percent}; below it the mean count, {_which(s)}. {s.runs}."
+    caption = f"{percent}{mean_count}, {_which(s)}. {s.runs}."
     yield Picture("confusion-mean", "Mean confusion matrices", caption, mean)
     spread = figures.confusion_matrices(by_arm, classes, with_sd=True)
-    caption = f"{percent}; below it their standard deviation, {_which(s)}. {s.runs}."
+    sd = f"{percent}; below it" if few else f"Shade: {percent[0].lower()}{percent[1:]}; numbers:"
+    caption = f"{sd} their standard deviation, {_which(s)}. {s.runs}."
     yield Picture("confusion-sd", "How confusion differs between runs", caption, spread)
 
 
