@@ -11,6 +11,7 @@ import pandas as pd
 from analysis.matrices import Matrices
 from analysis.pairs import Pairs
 from analysis.stats import corrected_t, holm, sign_test
+from analysis.stats.inputs import Floats
 from galaxy_mlflow import schema
 
 CLASS_COLUMNS: Final = (
@@ -81,8 +82,12 @@ def class_counts(matrices: Matrices) -> pd.DataFrame:
     )
 
 
-def _row(scores: Mapping[str, pd.DataFrame], pairs: Pairs, column: str) -> dict[str, float]:
-    x, y = (scores[arm][column].to_numpy(dtype=np.float64) for arm in pairs.arms)
+def paired_row(x: Floats, y: Floats, pairs: Pairs) -> dict[str, float]:
+    """Return how two arms differ in one score: means, corrected interval and p, split counts.
+
+    Keys first, second, difference, ci_low, ci_high, p_value, sign_p, wins, losses, ties; x and y
+    are paired by split, shape (J,).
+    """
     test, sign = corrected_t(x, y, pairs.n_train, pairs.n_test), sign_test(x, y)
     return {
         "first": float(x.mean()),
@@ -91,5 +96,11 @@ def _row(scores: Mapping[str, pd.DataFrame], pairs: Pairs, column: str) -> dict[
         "ci_low": test.ci_low,
         "ci_high": test.ci_high,
         "p_value": test.p_value,
+        "sign_p": sign.p_value,
         **{count: sign.detail[count] for count in ("wins", "losses", "ties")},
     }
+
+
+def _row(scores: Mapping[str, pd.DataFrame], pairs: Pairs, column: str) -> dict[str, float]:
+    x, y = (scores[arm][column].to_numpy(dtype=np.float64) for arm in pairs.arms)
+    return paired_row(x, y, pairs)

@@ -11,10 +11,11 @@ from typing import Any, Final
 import numpy as np
 import pandas as pd
 
+from analysis.classes import paired_row
 from analysis.matrices import Matrices
 from analysis.pairs import Pairs, match_runs
 from analysis.paper.study import ARMS, CLASSES, KEYS, N_TEST
-from analysis.stats import corrected_t, holm, sign_test
+from analysis.stats import corrected_t, holm
 from analysis.stats.inputs import Floats
 from analysis.study import Study
 from galaxy_mlflow import schema
@@ -115,20 +116,8 @@ def _rows(study: Study, pairs: Pairs) -> Iterator[dict[str, Any]]:
 
 def _row(study: Study, pairs: Pairs, column: str, name: str) -> dict[str, Any]:
     x, y = (_column(study, pairs, arm, column) for arm in ARMS)
-    test, sign = corrected_t(x, y, pairs.n_train, pairs.n_test), sign_test(x, y)
     metric = column.removesuffix(f"_{KEYS[CLASSES.index(name)]}") if name else column
-    return {
-        "metric": metric,
-        "class": name,
-        "first": float(x.mean()),
-        "second": float(y.mean()),
-        "difference": test.estimate,
-        "ci_low": test.ci_low,
-        "ci_high": test.ci_high,
-        "p_value": test.p_value,
-        "sign_p": sign.p_value,
-        **{count: sign.detail[count] for count in ("wins", "losses", "ties")},
-    }
+    return {"metric": metric, "class": name, **paired_row(x, y, pairs)}
 
 
 def _column(study: Study, pairs: Pairs, arm: str, column: str) -> Floats:
