@@ -4,13 +4,25 @@ PYTHON ?= python3
 TORCH_INDEX_URL ?=
 BIN := .venv/bin
 
-.PHONY: demo test check format notebook install clean
+.PHONY: up down demo test test-compose check format notebook bench install clean
+
+up:
+	./mlflow_server/up
+
+down:
+	docker compose --profile '*' down
 
 demo: install
 	$(BIN)/galaxy-mlflow demo
 
 test: install
-	$(BIN)/pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder
+	$(BIN)/pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder --ignore tests/compose
+
+test-compose: install
+	$(BIN)/pytest --numprocesses 0 tests/compose
+
+bench: install
+	for file in benchmarks/*.py; do $(BIN)/python $$file || exit 1; done
 
 check: install
 	$(BIN)/ruff check .
