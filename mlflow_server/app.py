@@ -18,6 +18,7 @@ from collections.abc import Callable
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+from anyio import CapacityLimiter
 from anyio.to_thread import current_default_thread_limiter, run_sync
 from flask import g, has_request_context
 from mlflow.entities import RunTag
@@ -39,13 +40,17 @@ if TYPE_CHECKING:
     from starlette.types import ASGIApp, Receive, Scope, Send
 
 auth: Any = import_module("mlflow.server.auth")  # most of it has no types
+handlers: Any = import_module("mlflow.server.handlers")
 
 _OWN_ACCOUNT = ("/users/current", "/users/current/permissions", "/users/update-password")
+_PLAIN_METRIC = {"key", "value", "timestamp", "step"}  # any other may name a model to write to
 _RUN_ARTIFACTS = re.compile(r"(\d+)/([0-9a-f]{32})/artifacts(?:/([^/]+).*)?")
 _POOL_SIZE, _MAX_OVERFLOW = 5, 10  # SQLAlchemy's own
+_LOGINS_AT_ONCE = 4  # apart from the requests: a known login must not queue behind them
 _REPLACED_FOLDER = "report"
 """A study's report is made anew from its runs: whoever may write to the run may replace it."""
 
+_logs_batch = auth.validate_can_log_batch
 _deletes_run = auth.validate_can_delete_run
 _deletes_artifacts = auth.validate_can_delete_experiment_artifact_proxy
 _creates_experiment = auth.validate_can_create_experiment
@@ -57,13 +62,14 @@ class Gate:
 
     def __init__(self, app: ASGIApp) -> None:
         self.app = app
+        self._logins = CapacityLimiter(_LOGINS_AT_ONCE)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer 401 or 403, or hand the request on."""
         if scope["type"] == "lifespan":
             current_default_thread_limiter().total_tokens = requests_at_once()
         elif scope["type"] == "http" and scope["path"] not in roles.OPEN:
-            refused = await run_sync(_refusal, scope)
+            refused = await run_sync(_refusal, scope, limiter=self._logins)
             if refused is not None:
                 await refused(scope, receive, send)
                 return
@@ -90,7 +96,8 @@ def requests_at_once() -> int:
     MLflow's store takes a second connection while it holds one. With more requests than half its
     pool all wait for each other, until they fail after 30 seconds.
     """
-    pool, more = MLFLOW_SQLALCHEMYSTORE_POOL_SIZE.get(), MLFLOW_SQLALCHEMYSTORE_MAX_OVERFLOW.get()
+    known = (MLFLOW_SQLALCHEMYSTORE_POOL_SIZE, MLFLOW_SQLALCHEMYSTORE_MAX_OVERFLOW)
+    pool, more = (int(os.environ.get(setting.name) or 0) for setting in known)
     return max(1, ((pool or _POOL_SIZE) + (more or _MAX_OVERFLOW)) // 2)
 
 
@@ -104,6 +111,16 @@ def own_experiment(response: FlaskResponse) -> None:
     """Give a new experiment to its maker, unless that is a worker: owners may delete."""
     if _is_researcher(auth.store.get_user(_sender()).id):
         auth.set_can_manage_experiment_permission(response)
+
+
+def may_log_batch() -> bool:
+    """Whether the sender may write to the run; without MLflow's parsing all the metrics twice."""
+    body = handlers._get_normalized_request_json()
+    metrics = body.get("metrics", []) if isinstance(body, dict) else None
+    plain = isinstance(metrics, list) and all(
+        isinstance(metric, dict) and metric.keys() <= _PLAIN_METRIC for metric in metrics
+    )
+    return bool(auth._validate_can_update_run_and_models(set()) if plain else _logs_batch())
 
 
 def may_delete_run() -> bool:
@@ -141,6 +158,7 @@ def create_signed_run(
 
 def _amend_checks(table: dict[tuple[str, str], Callable[..., Any]]) -> None:
     ours: dict[Any, Callable[..., Any]] = {
+        auth.validate_can_log_batch: may_log_batch,
         auth.validate_can_delete_run: may_delete_run,
         auth.validate_can_create_experiment: may_create_experiment,
         auth.set_can_manage_experiment_permission: own_experiment,

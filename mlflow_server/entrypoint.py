@@ -39,6 +39,7 @@ def server_environment(settings: Settings) -> dict[str, str]:
         "MLFLOW_ENABLE_PROXY_MULTIPART_UPLOAD": "true",
         "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",
         "MLFLOW_DISABLE_TELEMETRY": "true",
+        "MLFLOW_WORKERS": str(settings.number("TRACKING_WORKERS", 2, 64)),
         "MLFLOW_SQLALCHEMYSTORE_POOL_SIZE": "10",
         "MLFLOW_SQLALCHEMYSTORE_MAX_OVERFLOW": "20",
         "S3_PUBLIC_ENDPOINT": settings.s3_public_endpoint or "",
@@ -49,7 +50,7 @@ def auth_config(settings: Settings) -> str:
     """Return MLflow's file about accounts."""
     return (
         "[mlflow]\n"
-        "default_permission = READ\n"
+        "default_permission = NO_PERMISSIONS\n"  # what anyone may do, a role says
         f"database_uri = {settings.database_uri(ACCOUNTS)}\n"
         "admin_username = admin\n"
         "authorization_function = mlflow.server.auth:authenticate_request_basic_auth\n"
@@ -62,11 +63,10 @@ def serve(settings: Settings) -> None:
     file = Path(tempfile.gettempdir()) / "accounts.ini"
     file.touch(mode=0o600)
     file.write_text(auth_config(settings))
-    workers = settings.number("TRACKING_WORKERS", 2, 64)
     environment = {**os.environ, **server_environment(settings)}
     environment["MLFLOW_AUTH_CONFIG_PATH"] = str(file)
     command = ["mlflow", "server", "--app-name", "galaxy-mlflow", "--host", "0.0.0.0"]  # noqa: S104
-    os.execvpe("mlflow", [*command, "--port", "5000", "--workers", str(workers)], environment)  # noqa: S606, S607
+    os.execvpe("mlflow", [*command, "--port", "5000"], environment)  # noqa: S606, S607
 
 
 def schema(settings: Settings) -> None:
@@ -77,11 +77,11 @@ def schema(settings: Settings) -> None:
     ServerError
         The database cannot be used.
     """
+    server_environment(settings)
     from mlflow.db import upgrade
     from mlflow.server.auth.db.cli import upgrade as upgrade_accounts
     from sqlalchemy.exc import SQLAlchemyError
 
-    server_environment(settings)
     runs, accounts = settings.database_uri(RUNS), settings.database_uri(ACCOUNTS)
     try:
         upgrade.main([runs], standalone_mode=False)
