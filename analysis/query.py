@@ -57,7 +57,10 @@ _QUICK = {
     "MLFLOW_HTTP_REQUEST_BACKOFF_FACTOR": "1",
 }
 """For the first request to a server, so that a dead one is known in seconds."""
-_QUIET = {"MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false"}
+_QUIET = {
+    "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
+    "MLFLOW_ENABLE_PROXY_MULTIPART_DOWNLOAD": "false",  # it ends with an error out of reach of S3
+}
 
 
 class _NoBulkError(Exception):

@@ -41,6 +41,9 @@ KIND: Final = "galaxy.kind"
 REPORT: Final = "report"
 RUN_NAME: Final = "mlflow.runName"
 NOTE: Final = "mlflow.note.content"
+VIEW_KEY: Final = "arms"
+VIEW: Final = f"mlflow.sharedViewState.{VIEW_KEY}"
+"""Tag of an experiment: a view of the UI, which opens by `viewStateShareKey=arms`."""
 
 SOURCE: Final = {"mlflow.source.name": "galaxy-mlflow run", "mlflow.source.type": "LOCAL"}
 EXPERIMENT_TAGS: Final = {
@@ -116,6 +119,9 @@ PREDICTIONS: Final = "predictions"
 PREDICTIONS_FILE: Final = "predictions/selected.parquet"
 FIGURES: Final = "figures"
 SAMPLES_FILE: Final = "figures/samples.png"
+CONFUSION_FIGURE: Final = "figures/confusion.png"
+CURVES_FIGURE: Final = "figures/curves.png"
+RECALL_FIGURE: Final = "figures/recall.png"
 STUDY_FILE: Final = "study.json"
 """The study as it ran: every setting, defaults included."""
 

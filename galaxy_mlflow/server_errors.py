@@ -7,6 +7,7 @@ import os
 import re
 from urllib.parse import quote, unquote
 
+from galaxy_mlflow import uploads
 from galaxy_mlflow.errors import ServerError, ServerRefusedError
 
 # The project retries in its own time: MLflow's default would block for minutes, without a word.
@@ -17,6 +18,8 @@ _PATIENCE = {
     "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
     "MLFLOW_LOGGING_LEVEL": "CRITICAL",
     "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",
+    "MLFLOW_SYSTEM_METRICS_SAMPLING_INTERVAL": "60",  # at 10 s they outnumber the metrics of epochs
+    **uploads.SETTINGS,
 }
 _TELLING = 3
 """Letters from which a piece of a password gives it away."""

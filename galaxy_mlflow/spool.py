@@ -11,7 +11,7 @@ import json
 import os
 import shutil
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from enum import StrEnum
 from pathlib import Path
 from typing import Any
@@ -41,6 +41,7 @@ class RunStart:
     job: JobId
     tags: dict[str, str]
     params: dict[str, str]
+    page: dict[str, str] = field(default_factory=dict)  # tags of the study's experiment
 
 
 @dataclass(frozen=True)
@@ -105,7 +106,7 @@ class Spool:
                     f"{self.folder}: holds records of {start.job.run_name} with another {tag}: "
                     "give the study a new name, or go on with --replace to discard them"
                 )
-        write_json(self.folder / "run.json", asdict(RunStart(start.job, start.tags, known.params)))
+        write_json(self.folder / "run.json", asdict(replace(start, params=known.params)))
 
     def start(self) -> RunStart:
         """Return what the run is, as recorded; its parameters are those it first began with.
@@ -117,7 +118,8 @@ class Spool:
         """
         try:
             saved = json.loads((self.folder / "run.json").read_text())
-            return RunStart(JobId(**saved["job"]), saved["tags"], saved["params"])
+            job, page = JobId(**saved["job"]), saved.get("page", {})
+            return RunStart(job, saved["tags"], saved["params"], page)
         except (ValueError, KeyError, TypeError) as error:
             raise self._damaged(error) from None
 

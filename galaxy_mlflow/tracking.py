@@ -8,6 +8,7 @@ metric's timestamp is fixed in the spool, and epochs that the server has are nev
 from __future__ import annotations
 
 import json
+from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -15,12 +16,13 @@ from typing import TYPE_CHECKING, Any
 
 from galaxy_mlflow import schema
 from galaxy_mlflow.errors import ClaimLostError, ServerRefusedError
-from galaxy_mlflow.files import link_or_copy, sha256_of
 from galaxy_mlflow.home import Home
 from galaxy_mlflow.runs import RunRecord, WholeRun, all_pages, is_job, record_of, refuse_conflict
 from galaxy_mlflow.schema import JobId
 from galaxy_mlflow.server_errors import be_brief, redacted, server_error, shown
 from galaxy_mlflow.spool import Event, RunStart
+from galaxy_mlflow.study_page import describe
+from galaxy_mlflow.uploads import SERVED, PartStore, require_undamaged, route_to, under_its_name
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -51,6 +53,7 @@ class MlflowStore:
     def __init__(self, uri: str, home: Home) -> None:
         self.uri = uri
         self.home = home
+        self.news: deque[str] = deque()  # for the user; whoever tells them takes them out
         self._client: MlflowClient | None = None
         self._experiments: dict[str, str] = {}
 
@@ -103,6 +106,7 @@ class MlflowStore:
         """
         with self._talking() as client:
             experiment = self._experiment(client, start.job.study)
+            describe(client, experiment, start.page)
             run = client.create_run(experiment, run_name=start.job.run_name, tags=start.tags)
             mine = run.info.run_id
         winner = self.find(start.job)
@@ -151,28 +155,44 @@ class MlflowStore:
             history = client.get_metric_history(run_id, schema.TRAIN_LOSS)
         return max((metric.step for metric in history), default=-1)
 
+    @contextmanager
+    def watching(self, run_id: str) -> Iterator[None]:
+        """Log the machine's load with a run, if MLFLOW_ENABLE_SYSTEM_METRICS_LOGGING says so."""
+        from mlflow.environment_variables import MLFLOW_ENABLE_SYSTEM_METRICS_LOGGING
+        from mlflow.system_metrics.system_metrics_monitor import SystemMetricsMonitor
+
+        if not MLFLOW_ENABLE_SYSTEM_METRICS_LOGGING.get():  # type: ignore[no-untyped-call]
+            yield
+            return
+        where = {"resume_logging": True, "tracking_uri": self.uri}
+        monitor: Any = SystemMetricsMonitor(run_id, **where)  # type: ignore[no-untyped-call]
+        monitor.start()
+        try:
+            yield
+        finally:
+            monitor.finish()
+
     def send_epoch(self, run_id: str, event: Event) -> None:
         """Send one epoch's metrics in one call."""
         self._log_metrics(run_id, event, step=event.epoch)
 
     def send_artifact(self, run_id: str, file: Path, event: Event) -> None:
-        """Upload one file under its own name.
+        """Upload one file under its own name; a large one straight to the object store.
 
         Raises
         ------
         ServerRefusedError
             The file is not what was recorded: its sha256 differs.
+        ServerError
+            It did not arrive.
         """
-        if sha256_of(file) != event.sha256:
-            raise ServerRefusedError(f"{file}: damaged before it was sent: its sha256 has changed")
-        folder, _, name = event.artifact_path.rpartition("/")
-        named = file.with_name(name)
-        link_or_copy(file, named)
-        try:
-            with self._talking() as client:
-                client.log_artifact(run_id, str(named), folder or None)
-        finally:
-            named.unlink(missing_ok=True)
+        route = route_to(self.uri)
+        with under_its_name(file, event) as named, self._talking() as client:
+            store = _served(client.get_run(run_id), self.uri) if route.takes(named) else None
+            if store is None or not route.send(store, named, event, self.news.append):
+                require_undamaged(named, event.sha256)
+                folder = event.artifact_path.rpartition("/")[0] or None
+                client.log_artifact(run_id, str(named), folder)
 
     def send_end(self, run_id: str, event: Event) -> None:
         """Send the summary and close the run; the status tag comes last."""
@@ -221,7 +241,9 @@ class MlflowStore:
             if run is None:
                 tags = {schema.STUDY: study, schema.KIND: schema.REPORT, **schema.SOURCE}
                 run = client.create_run(experiment, run_name=schema.REPORT, tags=tags)
-            _delete_artifacts(run, schema.REPORT, self.uri)
+            artifacts = _artifacts_of(run, self.uri)
+            if artifacts.list_artifacts(schema.REPORT):  # uploading only adds and overwrites
+                artifacts.delete_artifacts(schema.REPORT)
             client.log_artifacts(run.info.run_id, str(folder), schema.REPORT)
             client.set_terminated(run.info.run_id)
             return str(run.info.run_id)
@@ -314,13 +336,15 @@ def _find_or_create(client: MlflowClient, study: str, artifacts: str | None) -> 
     return str(experiment.experiment_id)
 
 
-def _delete_artifacts(run: Run, folder: str, uri: str) -> None:
-    """Remove a folder of a run's artifacts, if it has any: uploading only adds and overwrites."""
+def _served(run: Run, uri: str) -> PartStore | None:
+    """Return where a run's artifacts go, if that is through the tracking server."""
+    return _artifacts_of(run, uri) if str(run.info.artifact_uri).startswith(SERVED) else None
+
+
+def _artifacts_of(run: Run, uri: str) -> Any:
     from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
 
-    artifacts = get_artifact_repository(run.info.artifact_uri, tracking_uri=uri)
-    if artifacts.list_artifacts(folder):
-        artifacts.delete_artifacts(folder)  # type: ignore[no-untyped-call]
+    return get_artifact_repository(run.info.artifact_uri, tracking_uri=uri)
 
 
 def _points(run: WholeRun) -> list[Metric]:

@@ -35,6 +35,7 @@ from galaxy_mlflow.optimize import learning_rate_at, make_optimizer
 from galaxy_mlflow.splits import Indices
 
 EVALUATION_BATCH = 256
+_CURVES = [f"{part}_{what}" for part in ("train", "val", "test") for what in ("loss", "accuracy")]
 DIVERGED = 1e3
 """A mean loss above this many nats is a run that will not come back."""
 
@@ -63,6 +64,7 @@ class Progress:
     seconds: float = 0.0
     joules: float | None = None
     confusion: list[list[list[int]]] = field(default_factory=list)  # one matrix an epoch
+    curves: dict[str, list[float]] = field(default_factory=dict)  # losses, accuracies: one an epoch
 
 
 @dataclass(frozen=True)
@@ -271,6 +273,8 @@ class Trainer:
         if schema.ENERGY_JOULES in metrics:
             found.joules = (found.joules or 0.0) + metrics[schema.ENERGY_JOULES]
         found.last_accuracy = accuracy
+        for name in filter(metrics.__contains__, _CURVES):
+            found.curves.setdefault(name, []).append(metrics[name])
         if accuracy > found.peak_accuracy:
             found.peak_accuracy, found.peak_epoch = accuracy, self.epoch
         score = accuracy if val is None else -val.loss

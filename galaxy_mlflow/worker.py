@@ -7,6 +7,7 @@ import os
 import socket
 import uuid
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -23,10 +24,12 @@ from galaxy_mlflow.files import write_bytes, write_json
 from galaxy_mlflow.home import Home
 from galaxy_mlflow.job import TrainingJob
 from galaxy_mlflow.machine import hardware, software
+from galaxy_mlflow.run_figures import draw_or_say
 from galaxy_mlflow.schema import JobId
 from galaxy_mlflow.sinks import MlflowSink
 from galaxy_mlflow.splits import Split
 from galaxy_mlflow.spool import RunStart, Spool
+from galaxy_mlflow.study_note import page_tags
 from galaxy_mlflow.tracking import MlflowStore
 from galaxy_mlflow.train import EpochRecord, Trainer, make_deterministic
 
@@ -126,7 +129,8 @@ class _Worker:
             if self.spool.ended != schema.FINISHED:
                 make_deterministic(self._threads())
                 self._resume(recorded)
-                self._train()
+                with self._watched():
+                    self._train()
             return self._arrive(schema.FINISHED)
         except (DivergedError, CheckpointError) as error:
             return self._fail(str(error))
@@ -135,6 +139,10 @@ class _Worker:
             raise
         except Exception as error:  # a broken run must not take the study with it
             return self._fail(f"{type(error).__name__}: {error}")
+
+    def _watched(self) -> AbstractContextManager[None]:
+        run = self.sink.run
+        return nullcontext() if run is None else self.store.watching(run.run_id)
 
     def _train(self) -> None:
         for record in self.trainer.epochs():
@@ -174,6 +182,7 @@ class _Worker:
 
     def _tell_of_server(self) -> None:
         """Say once that the server went away, and once that it is back."""
+        self._pass_news_on()
         away = bool(self.sink.away)
         if away and not self.told_away:
             self._say(f"{self.sink.away}\nTraining goes on; records wait in the spool.")
@@ -181,12 +190,18 @@ class _Worker:
             self._say("the server is back")
         self.told_away = away
 
+    def _pass_news_on(self) -> None:
+        while self.store.news:
+            self._say(self.store.news.popleft())
+
     def _finish(self) -> None:
         """Leave every artifact and the summary; `finished` goes last."""
         drafts = self.spool.folder / "drafts"
         self._upload_checkpoints()
         self.sink.log_artifact(_write_predictions(self.trainer, drafts), schema.PREDICTIONS_FILE)
         self.sink.log_artifact(_write_confusion(self.trainer, drafts), schema.CONFUSION_FILE)
+        for path, file in draw_or_say(self.trainer, drafts, self._say).items():
+            self.sink.log_artifact(file, path)
         if self.spec.data.skipped:
             left_out = drafts / schema.SKIPPED_FILE
             write_bytes(left_out, "\n".join(map(str, self.spec.data.skipped)).encode())
@@ -204,7 +219,9 @@ class _Worker:
 
     def _arrive(self, status: str, reason: str = "") -> JobResult:
         """Wait until the server has everything; then the spool has done its work."""
-        if not self.sink.close(self.spec.patience):
+        arrived = self.sink.close(self.spec.patience)
+        self._pass_news_on()
+        if not arrived:
             kept = f"{self.sink.away}\nKept in the spool: send it later by galaxy-mlflow sync"
             return JobResult(self.spec.job, WAITING, kept)
         if status == schema.FINISHED:
@@ -287,7 +304,8 @@ class _Worker:
             schema.SKIPPED: "; ".join(str(item) for item in spec.data.skipped)[:5000],
         }
         params = {**study.arm_params(spec.arm), schema.THREADS: str(spec.threads)}
-        return RunStart(spec.job, {key: value for key, value in tags.items() if value}, params)
+        page = page_tags(study, spec.data)
+        return RunStart(spec.job, {k: value for k, value in tags.items() if value}, params, page)
 
     def _say(self, message: str) -> None:
         self.report(JobEvent(self.spec.job, message=f"{self.spec.job.run_name}: {message}"))

@@ -67,8 +67,9 @@ def _clear_broken_uploads(client: Any, name: str) -> str:
         client.put_bucket_lifecycle_configuration(
             Bucket=name, LifecycleConfiguration={"Rules": [BROKEN_UPLOADS]}
         )
-        client.get_bucket_lifecycle_configuration(Bucket=name)
-    except ClientError as error:
-        reason = error.response["Error"].get("Code", "refused")
-        return f"no lifecycle rules here ({reason}): galaxy-mlflow storage --sweep clears uploads"
-    return "broken uploads are cleared after a day"
+        kept = client.get_bucket_lifecycle_configuration(Bucket=name).get("Rules")
+    except ClientError:
+        kept = None
+    if kept:
+        return "broken uploads are cleared after a day"
+    return "it keeps no lifecycle rules: galaxy-mlflow storage --sweep clears broken uploads"

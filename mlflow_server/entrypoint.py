@@ -39,6 +39,7 @@ def server_environment(settings: Settings) -> dict[str, str]:
         "MLFLOW_ENABLE_PROXY_MULTIPART_UPLOAD": "true",
         "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",
         "MLFLOW_DISABLE_TELEMETRY": "true",
+        "MLFLOW_EXPOSE_PROMETHEUS": "/tmp/metrics",  # noqa: S108  for admins, on /metrics
         "MLFLOW_WORKERS": str(settings.number("TRACKING_WORKERS", 2, 64)),
         "MLFLOW_SQLALCHEMYSTORE_POOL_SIZE": "10",
         "MLFLOW_SQLALCHEMYSTORE_MAX_OVERFLOW": "20",

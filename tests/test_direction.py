@@ -15,9 +15,10 @@ PACKAGE = tuple(
     """
     errors files processes schema config study_file metrics splits morphology simulate fractals
     pictures listings nair_abraham catalog blocks image_store cache contact_sheet augment models
-    pretrain checkpoints energy job optimize train home spool runs server_errors tracking sinks
-    plan prepare estimate machine worker engine display runner doctor master_record options
-    cli_data cli_runs cli_machine cli
+    pretrain checkpoints energy job optimize train run_figures
+    home arm_view study_page study_note spool runs uploads server_errors tracking
+    sinks plan prepare estimate machine worker engine display runner doctor master_record options
+    cli_data cli_runs cli_machine cli_accounts cli_storage cli
     """.split()
 )
 ANALYSIS = tuple(

@@ -1,0 +1,46 @@
+"""What only a machine with an NVIDIA GPU can show."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from small_study import job_of, load
+
+from galaxy_mlflow.schema import TEST_ACCURACY, TRAIN_LOSS
+from galaxy_mlflow.train import Trainer, make_deterministic
+
+pytestmark = [
+    pytest.mark.gpu,
+    pytest.mark.skipif(not torch.cuda.is_available(), reason="needs an NVIDIA GPU"),
+]
+
+
+def trained(folder: Path, device: str) -> list[dict[str, float]]:
+    study, data = load(folder)
+    make_deterministic(1)
+    trainer = Trainer(replace(job_of(study, data), device=device))
+    return [record.metrics for record in trainer.epochs()]
+
+
+def test_a_run_learns_on_the_gpu_as_on_the_processor(tmp_path: Path) -> None:
+    there, here = trained(tmp_path, "cuda"), trained(tmp_path, "cpu")
+    assert len(there) == len(here) == 3
+    assert there[0][TRAIN_LOSS] == pytest.approx(here[0][TRAIN_LOSS], rel=0.05)
+    assert all(0 <= metrics[TEST_ACCURACY] <= 1 for metrics in there)
+
+
+def test_a_run_resumed_on_the_gpu_goes_on_from_its_checkpoint(tmp_path: Path) -> None:
+    study, data = load(tmp_path)
+    job = replace(job_of(study, data), device="cuda")
+    first = Trainer(job)
+    epochs = first.epochs()
+    next(epochs)
+    state = first.state()
+    expected = next(epochs).metrics
+    second = Trainer(job)
+    second.restore(state)
+    found = next(second.epochs()).metrics
+    assert found[TRAIN_LOSS] == pytest.approx(expected[TRAIN_LOSS], rel=1e-3)
