@@ -1,5 +1,5 @@
 # Two images: `tracking`, the server without torch, and `worker`, which trains.
-# Build with `docker compose build`; docs/operations.md explains every argument.
+# Build with `docker compose build`; .env.example explains every argument.
 ARG PYTHON_IMAGE=python:3.11-slim-bookworm
 
 FROM ${PYTHON_IMAGE} AS base
@@ -11,6 +11,7 @@ WORKDIR /opt/galaxy-mlflow
 
 # The project alone, as a wheel: a change of the code leaves the packages' layers as they are.
 FROM base AS wheel
+ARG PIP_NO_INDEX
 ARG PIP_INDEX_URL
 ARG PIP_EXTRA_INDEX_URL
 ARG PIP_FIND_LINKS
@@ -25,6 +26,7 @@ COPY mlflow_server mlflow_server
 RUN pip wheel --no-deps --no-build-isolation --wheel-dir /wheels .
 
 FROM base AS tracking-packages
+ARG PIP_NO_INDEX
 ARG PIP_INDEX_URL
 ARG PIP_EXTRA_INDEX_URL
 ARG PIP_FIND_LINKS
@@ -49,6 +51,7 @@ CMD ["serve"]
 
 # Straight into the image, for torch with CUDA is 5 GB that nobody wants to copy twice.
 FROM base AS worker
+ARG PIP_NO_INDEX
 ARG PIP_INDEX_URL
 ARG PIP_EXTRA_INDEX_URL
 ARG PIP_FIND_LINKS
@@ -57,8 +60,8 @@ RUN groupadd --gid 10002 galaxy \
  && useradd --uid 10002 --gid galaxy --create-home galaxy
 COPY constraints.txt ./
 RUN --mount=type=cache,target=/root/.cache/pip \
-    pip install --constraint constraints.txt ${TORCH_INDEX_URL:+--index-url ${TORCH_INDEX_URL}} \
-      torch torchvision
+    pip install --constraint constraints.txt \
+      ${TORCH_INDEX_URL:+--no-deps --index-url ${TORCH_INDEX_URL}} torch torchvision
 COPY pyproject.toml ./
 RUN --mount=type=cache,target=/root/.cache/pip \
     python -c "import tomllib; p = tomllib.load(open('pyproject.toml', 'rb'))['project']; \

@@ -3,6 +3,8 @@
 PYTHON ?= python3
 TORCH_INDEX_URL ?=
 BIN := .venv/bin
+# Those that need no server of yours; upload and load_server measure a running stack.
+BENCH ?= augment cache simulate load_study false_positives demo
 
 .PHONY: up down demo test test-compose check format notebook bench install clean
 
@@ -22,7 +24,7 @@ test-compose: install
 	$(BIN)/pytest --numprocesses 0 tests/compose
 
 bench: install
-	for file in benchmarks/*.py; do $(BIN)/python $$file || exit 1; done
+	for name in $(BENCH); do $(BIN)/python benchmarks/$$name.py || exit 1; done
 
 check: install
 	$(BIN)/ruff check .
@@ -40,7 +42,7 @@ install: .venv/installed
 
 .venv/installed: pyproject.toml constraints.txt
 	$(PYTHON) -m venv .venv
-	$(if $(TORCH_INDEX_URL),$(BIN)/pip install --constraint constraints.txt --index-url $(TORCH_INDEX_URL) torch torchvision)
+	$(if $(TORCH_INDEX_URL),$(BIN)/pip install --constraint constraints.txt --no-deps --index-url $(TORCH_INDEX_URL) torch torchvision)
 	$(BIN)/pip install --constraint constraints.txt --editable '.[server,dev]'
 	touch $@
 

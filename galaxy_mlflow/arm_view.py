@@ -1,8 +1,8 @@
 """The view of a study in MLflow's UI: runs grouped by arm, mean curves, useful columns.
 
 MLflow keeps a view that was saved in its UI as a tag of the experiment: JSON with the view's name
-and, as JSON inside it, what the page shows. That content is not documented: it was read from views
-that MLflow 3.17.2 itself saved. A newer MLflow that no longer understands it says so on the page,
+and, as JSON inside it, what the page shows. That content is not documented: it was read from the code
+of MLflow 3.17.2's pages. A newer MLflow that no longer understands it says so on the page,
 which then shows its own charts; runs and the rest of the page are not touched by it.
 """
 

@@ -32,6 +32,7 @@ from starlette.datastructures import Headers
 from starlette.responses import JSONResponse, PlainTextResponse, Response
 
 from mlflow_server import roles
+from mlflow_server.first_visit import open_on_runs
 from mlflow_server.presign import use_public_endpoint
 from mlflow_server.remembered import remember_permissions
 
@@ -69,7 +70,8 @@ class Gate:
         if scope["type"] == "lifespan":
             current_default_thread_limiter().total_tokens = requests_at_once()
         elif scope["type"] == "http" and scope["path"] not in roles.OPEN:
-            refused = await run_sync(_refusal, scope, limiter=self._logins)
+            line = None if _is_known(scope) else self._logins
+            refused = await run_sync(_refusal, scope, limiter=line)
             if refused is not None:
                 await refused(scope, receive, send)
                 return
@@ -85,6 +87,7 @@ def create_app() -> ASGIApp:
     auth.validate_can_delete_experiment_artifact_proxy = may_delete_artifacts
     SqlAlchemyStore.create_run = create_signed_run  # type: ignore[method-assign]
     use_public_endpoint(os.environ.get("S3_PUBLIC_ENDPOINT", ""))
+    open_on_runs(auth.app)
     app = auth.create_app()
     _set_admin_password(auth.auth_config.admin_username, auth.auth_config.admin_password)
     return Gate(app)
@@ -190,6 +193,21 @@ def _refusal(scope: Scope) -> Response | None:
 
 def _account(headers: list[str]) -> Any:
     """Return the account of a request's one `Authorization: Basic` header."""
+    login = _login(headers)
+    return login and auth._authenticate_cached(*login)
+
+
+def _is_known(scope: Scope) -> bool:
+    """Whether a login was good a moment ago: it does not queue behind passwords to be checked."""
+    login = _login(Headers(scope=scope).getlist("authorization"))
+    if login is None or auth._USER_AUTH_CACHE is None:
+        return False
+    with auth._USER_AUTH_CACHE_LOCK:
+        return auth._auth_cache_key(*login) in auth._USER_AUTH_CACHE
+
+
+def _login(headers: list[str]) -> tuple[str, str] | None:
+    """Return name and password, if there is one header and it can be read."""
     scheme, _, token = headers[0].partition(" ") if len(headers) == 1 else ("", "", "")
     if scheme.lower() != "basic":
         return None
@@ -197,7 +215,7 @@ def _account(headers: list[str]) -> Any:
         name, _, password = base64.b64decode(token.strip(), validate=True).decode().partition(":")
     except ValueError:
         return None
-    return None if "\0" in name else auth._authenticate_cached(name, password)
+    return None if "\0" in name else (name, password)
 
 
 def _is_researcher(user_id: int) -> bool:

@@ -36,6 +36,9 @@ def server_environment(settings: Settings) -> dict[str, str]:
         "MLFLOW_AUTH_ADMIN_PASSWORD": settings.secret("tracking_admin_password"),
         "MLFLOW_FLASK_SERVER_SECRET_KEY": settings.secret("tracking_flask_key"),
         "MLFLOW_SERVER_ALLOWED_HOSTS": ",".join(settings.allowed_hosts),
+        "MLFLOW_SERVER_CORS_ALLOWED_ORIGINS": ",".join(
+            f"{scheme}://{host}" for host in settings.allowed_hosts for scheme in ("http", "https")
+        ),
         "MLFLOW_ENABLE_PROXY_MULTIPART_UPLOAD": "true",
         "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",
         "MLFLOW_DISABLE_TELEMETRY": "true",

@@ -69,8 +69,7 @@ class Settings:
 
     def database_uri(self, database: str) -> str:
         """Return the address of a database on the `db` service, its password inside."""
-        host = self.text("DATABASE_HOST", "db")
-        return f"{DRIVER}://mlflow:{self.secret('tracking_db_password')}@{host}:5432/{database}"
+        return f"{DRIVER}://mlflow:{self.secret('tracking_db_password')}@db:5432/{database}"
 
     @property
     def bucket(self) -> str:

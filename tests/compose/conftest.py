@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -11,15 +12,41 @@ from compose.stack import NO_ENGINE, Stack, copy_of_the_project, engine_answers,
 
 
 @pytest.fixture(scope="session")
-def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
+def clone(tmp_path_factory: pytest.TempPathFactory) -> Stack:
+    """A clean copy of the project, with nothing running yet."""
+    return Stack(copy_of_the_project(tmp_path_factory.mktemp("clone")), settings())
+
+
+@pytest.fixture(scope="session")
+def worker_build(clone: Stack) -> Iterator[subprocess.Popen[bytes]]:
+    """The building of the worker's image, which goes on while other tests run."""
+    log = clone.folder.parent / "worker-build.log"
+    command = ["docker", "compose", "build", "worker"]
+    with log.open("wb") as words:
+        build = subprocess.Popen(
+            command, cwd=clone.folder, env=clone.environment, stdout=words, stderr=words
+        )
+    yield build
+    build.kill()
+
+
+@pytest.fixture(scope="session")
+def stack(clone: Stack, worker_build: subprocess.Popen[bytes]) -> Iterator[Stack]:
     """The stack, up and smoke-tested; removed with all it holds at the end."""
-    folder = copy_of_the_project(tmp_path_factory.mktemp("clone"))
-    made = Stack(folder, settings())
+    del worker_build
     try:
-        made.run("make", "up", timeout=1500)
-        yield made
+        clone.run("make", "up", timeout=1500)
+        yield clone
     finally:
-        made.compose("--profile", "*", "down", "--volumes", "--timeout", "5", check=False)
+        clone.compose("--profile", "*", "down", "--volumes", "--timeout", "5", check=False)
+
+
+@pytest.fixture(scope="session")
+def with_worker(stack: Stack, worker_build: subprocess.Popen[bytes]) -> Stack:
+    """The stack, and the worker's image built."""
+    words = stack.folder.parent / "worker-build.log"
+    assert worker_build.wait(timeout=1500) == 0, words.read_text()[-4000:]
+    return stack
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

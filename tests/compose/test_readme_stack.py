@@ -28,9 +28,9 @@ def test_make_up_is_the_first_command_for_a_server() -> None:
 
 
 def test_the_commands_train_the_demo_and_its_report_is_made_from_here(
-    stack: Stack, tmp_path: Path
+    with_worker: Stack, tmp_path: Path
 ) -> None:
-    said = {}
+    stack, said = with_worker, {}
     for command in commands():
         if command not in NEEDS_A_GPU:
             said[command] = stack.run(*shlex.split(command), timeout=1500)
@@ -50,8 +50,8 @@ def alice(stack: Stack) -> Account:
     return Account("alice", password)
 
 
-def test_the_same_image_makes_the_report_in_a_container(stack: Stack) -> None:
-    words = stack.run(*shlex.split("docker compose run --rm --no-deps worker report demo"))
+def test_the_same_image_makes_the_report_in_a_container(with_worker: Stack) -> None:
+    words = with_worker.run(*shlex.split("docker compose run --rm --no-deps worker report demo"))
     assert "report: reports/demo" in words
 
 

@@ -96,6 +96,22 @@ def test_the_server_answers_workers_by_service_name_and_no_other_host(stack: Sta
     assert requests.get(f"{stack.uri}/health").status_code == 200
 
 
+@pytest.mark.parametrize(("origin", "expected"), [("", 200), ("http://evil.example.org", 403)])
+def test_a_browser_may_change_things_from_the_servers_own_pages_only(
+    stack: Stack, origin: str, expected: int
+) -> None:
+    """MLflow refuses what a page of another address sends, which behind a proxy is its own."""
+    script = "from mlflow_server.settings import Settings as S; print(S.here().allowed_hosts)"
+    assert f"127.0.0.1:{stack.environment['TRACKING_PORT']}" in stack.exec(
+        "tracking", "python", "-c", script
+    )
+    body = {"experiment_ids": ["0"], "max_results": 1}
+    headers = {"Origin": origin or "http://tracking:5000"}
+    address = f"{stack.uri}/ajax-api/2.0/mlflow/runs/search"
+    answer = stack.session(stack.admin).post(address, json=body, headers=headers)
+    assert answer.status_code == expected
+
+
 def test_the_smoke_run_is_there_with_its_checkpoint(stack: Stack) -> None:
     session = stack.session(stack.admin)
     api = f"{stack.uri}/api/2.0/mlflow"
@@ -128,30 +144,30 @@ def test_secrets_are_strong_and_each_is_its_containers_alone(
 
 
 def test_no_secret_is_in_an_image_a_log_or_what_docker_knows(
-    stack: Stack, values: dict[str, str]
+    with_worker: Stack, values: dict[str, str]
 ) -> None:
+    stack = with_worker
     words = stack.compose("logs").stdout
-    for service, image in stack.images().items():
-        words += stack.run("docker", "history", "--no-trunc", image, check=False)
-        words += stack.run("docker", "image", "inspect", image, check=False)
-        ids = stack.compose("ps", "--all", "--quiet", service, check=False).stdout.split()
-        if ids:
-            words += stack.run("docker", "inspect", *ids) + stack.run(
-                "docker", "top", *ids[:1], check=False
-            )
+    for image in set(stack.images().values()):
+        words += stack.run("docker", "history", "--no-trunc", image)
+        words += stack.run("docker", "image", "inspect", image)
+    for container in stack.compose("ps", "--all", "--quiet").stdout.split():
+        words += stack.run("docker", "inspect", container)
+        words += stack.run("docker", "top", container, check=False)  # jobs have ended
     words += stack.compose("--profile", "*", "config").stdout
     assert len(words) > 10_000
     assert [name for name, value in values.items() if value in words] == []
 
 
-def test_no_secret_is_in_the_files_of_the_tracking_image(
-    stack: Stack, values: dict[str, str]
+@pytest.mark.parametrize("service", ["tracking", "worker"])
+def test_no_secret_is_in_the_files_of_an_image_built_here(
+    with_worker: Stack, values: dict[str, str], service: str
 ) -> None:
-    image = stack.images()["tracking"]
     patterns = "\n".join(sorted(set(values.values())))
     search = ["docker", "run", "--rm", "--interactive", "--user", "0:0", "--entrypoint", "grep"]
+    places = ["/opt/galaxy-mlflow", "/etc", "/home", "/root", "/tmp", "/var", "/usr/local"]
     done = subprocess.run(
-        [*search, image, "-rlFs", "-f", "-", "/opt", "/etc", "/home", "/root", "/tmp", "/var"],
+        [*search, with_worker.images()[service], "-rlFs", "-f", "-", *places],
         input=patterns,
         capture_output=True,
         text=True,
@@ -204,6 +220,23 @@ def test_a_wrong_setting_stops_with_one_line_and_no_restart_loop(
     (line,) = [line for line in done.stderr.splitlines() if "error" in line]
     assert words in line
     assert "Traceback" not in done.stderr
+
+
+def test_the_server_is_not_started_with_a_wrong_setting(elsewhere: Stack) -> None:
+    wrong = Stack(elsewhere.folder, {**elsewhere.environment, "TRACKING_WORKERS": "0"})
+    wrong.run("./mlflow_server/init")
+    try:
+        done = wrong.compose("up", "--detach", "--wait", "tracking", check=False, timeout=300)
+        assert done.returncode != 0
+        assert "TRACKING_WORKERS=0: expected" in wrong.compose("logs", "schema").stdout
+        assert (
+            wrong.run("docker", "inspect", "-f", "{{.State.Status}}", wrong.container("tracking"))[
+                :7
+            ]
+            == "created"
+        )
+    finally:
+        wrong.compose("down", "--volumes", "--timeout", "5", check=False)
 
 
 def test_a_missing_password_names_the_command(stack: Stack, tmp_path: Path) -> None:

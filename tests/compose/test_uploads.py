@@ -80,7 +80,8 @@ def way(stack: Stack, run: str) -> str:
     return "-" + str(tag).strip('"').rpartition("-")[2]
 
 
-def test_a_worker_inside_sends_it_straight_to_the_object_store(stack: Stack) -> None:
+def test_a_worker_inside_sends_it_straight_to_the_object_store(with_worker: Stack) -> None:
+    stack = with_worker
     options = ["--rm", "--no-TTY", "--no-deps", "--entrypoint", "python"]
     done = sent(stack.compose("run", *options, "worker", "-c", SEND).stdout)
     assert done.whole
