@@ -1,8 +1,8 @@
 """The view of a study in MLflow's UI: runs grouped by arm, mean curves, useful columns.
 
 MLflow keeps a view that was saved in its UI as a tag of the experiment: JSON with the view's name
-and, as JSON inside it, what the page shows. That content is not documented: it was read from the code
-of MLflow 3.17.2's pages. A newer MLflow that no longer understands it says so on the page,
+and, as JSON inside it, what the page shows. That content is not documented: it was read from the
+code of MLflow 3.17.2's pages. A newer MLflow that no longer understands it says so on the page,
 which then shows its own charts; runs and the rest of the page are not touched by it.
 """
 
@@ -44,6 +44,10 @@ _COLUMNS: Final = (
     *(f"tags.`{tag}`" for tag in (schema.ARM, schema.SPLIT, schema.STATUS)),
     *(f"metrics.`{metric}`" for metric in (*_BARS, schema.SELECTED_EPOCH)),
 )
+TAG_ROOM: Final = 20_000
+"""Characters that MLflow takes in a tag of an experiment; it refuses more."""
+_RECALLS: Final = 40
+"""Classes with a chart and a column of their own: of more, the first."""
 _REST: Final = "Model metrics"
 """Where MLflow puts the charts of all metrics that no section names."""
 
@@ -58,13 +62,20 @@ class _Section:
 
 
 def view_tag(arms: Sequence[str], classes: Sequence[str], *, validates: bool) -> str:
-    """Return the value of the tag `schema.VIEW`.
+    """Return the value of the tag `schema.VIEW`, with as many classes as there is room for.
 
     Parameters
     ----------
     classes : keys of the classes, as in the names of metrics
     validates : whether runs have a validation part
     """
+    shown = classes[:_RECALLS]
+    while len(tag := _saved(arms, shown, validates)) > TAG_ROOM and shown:
+        shown = shown[:-1]
+    return tag
+
+
+def _saved(arms: Sequence[str], classes: Sequence[str], validates: bool) -> str:
     sections = list(_sections(classes, validates))
     state = {
         **_LOOK,

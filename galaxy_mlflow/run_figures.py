@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from galaxy_mlflow import schema
+from galaxy_mlflow.files import write_atomically
 from galaxy_mlflow.metrics import metrics_from_confusion
 from galaxy_mlflow.schema import JobId
 
@@ -111,7 +112,9 @@ def _save(figure: Figure, file: Path) -> None:
     canvas.draw()  # type: ignore[no-untyped-call]
     drawn = np.asarray(canvas.buffer_rgba())  # type: ignore[no-untyped-call]
     pixels = Image.fromarray(drawn).convert("RGB")
-    pixels.quantize(_PALETTE).save(file, "PNG")
+    few = pixels.quantize(_PALETTE)
+    # An earlier figure may wait in the outbox under a second name: its bytes must stay.
+    write_atomically(file, lambda draft: few.save(draft, "PNG"))
 
 
 def _confusion(run: RunCurves) -> Figure:

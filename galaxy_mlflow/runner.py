@@ -175,9 +175,11 @@ def _deliver(spool: Spool, store: MlflowStore, display: Display) -> bool:
     try:
         job, waiting = spool.start().job, spool.waiting
         if waiting:
-            Courier(spool, store).deliver()
-            while store.news:
-                display.say(store.news.popleft())
+            try:
+                Courier(spool, store).deliver()
+            finally:
+                while store.news:
+                    display.say(store.news.popleft())
             display.say(f"{job.study} {job.run_name}: {waiting - spool.waiting} records sent")
         if spool.ended == schema.FINISHED and not spool.waiting:
             spool.discard()

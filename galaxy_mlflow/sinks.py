@@ -116,6 +116,8 @@ class Courier:
         else:
             self.store.resume(run, start)
             self.server_epoch = self.store.last_epoch(run.run_id)
+            if self.server_epoch < self.spool.last_sent_epoch:  # restored from an older backup
+                self.spool.forget_sent()
         self.run = run
 
     def deliver(self) -> None:

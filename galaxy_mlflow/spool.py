@@ -129,6 +129,12 @@ class Spool:
         return max((event.epoch for event in self._events if event.kind == Kind.EPOCH), default=-1)
 
     @property
+    def last_sent_epoch(self) -> int:
+        """The last epoch that counts as sent; -1 for none."""
+        epochs = [event.epoch for event in self._events if event.kind == Kind.EPOCH]
+        return max(epochs[: self._sent[Kind.EPOCH]], default=-1)
+
+    @property
     def ended(self) -> str:
         """The status the record is closed with; empty while it is open."""
         return self._events[-1].tags.get(schema.STATUS, "") if self._events else ""
@@ -180,7 +186,7 @@ class Spool:
                 self.mark_sent(event)
 
     def forget_sent(self) -> None:
-        """Hold everything for unsent: the server does not know this run."""
+        """Hold everything for unsent: the server does not know this run, or not all of it."""
         self._sent = dict.fromkeys(Kind, 0)
         write_json(self.folder / "sent.json", self._sent)
 

@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Final
 
 from galaxy_mlflow import schema
+from galaxy_mlflow.arm_view import TAG_ROOM
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -19,13 +20,17 @@ EXPERIMENT: Final = "EXPERIMENT-ID"
 """Stands in a description for the experiment's number, known once the experiment is there."""
 _SIGNED: Final = "*Written by galaxy-mlflow, and left alone once you have edited it:"
 
+_ROOM: Final = TAG_ROOM - 200
+"""Characters of a note, without its last line."""
+
 
 def describe(client: MlflowClient, experiment_id: str, page: Mapping[str, str]) -> None:
     """Give an experiment its page: what it lacks, and what an earlier run wrote otherwise."""
     if not page:
         return
     there = client.get_experiment(experiment_id).tags
-    wanted = {**page, schema.NOTE: _signed(page[schema.NOTE].replace(EXPERIMENT, experiment_id))}
+    note = page[schema.NOTE].replace(EXPERIMENT, experiment_id)
+    wanted = {**page, schema.NOTE: _signed(note if len(note) <= _ROOM else f"{note[:_ROOM]} ...")}
     if not _is_own(there.get(schema.NOTE, _signed(""))):
         del wanted[schema.NOTE]
     for key, value in wanted.items():

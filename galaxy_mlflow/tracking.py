@@ -106,7 +106,7 @@ class MlflowStore:
         """
         with self._talking() as client:
             experiment = self._experiment(client, start.job.study)
-            describe(client, experiment, start.page)
+            self._describe(client, experiment, start.page)
             run = client.create_run(experiment, run_name=start.job.run_name, tags=start.tags)
             mine = run.info.run_id
         winner = self.find(start.job)
@@ -157,20 +157,17 @@ class MlflowStore:
 
     @contextmanager
     def watching(self, run_id: str) -> Iterator[None]:
-        """Log the machine's load with a run, if MLFLOW_ENABLE_SYSTEM_METRICS_LOGGING says so."""
-        from mlflow.environment_variables import MLFLOW_ENABLE_SYSTEM_METRICS_LOGGING
-        from mlflow.system_metrics.system_metrics_monitor import SystemMetricsMonitor
+        """Log the machine's load with a run, if MLFLOW_ENABLE_SYSTEM_METRICS_LOGGING says so.
 
-        if not MLFLOW_ENABLE_SYSTEM_METRICS_LOGGING.get():  # type: ignore[no-untyped-call]
-            yield
-            return
-        where = {"resume_logging": True, "tracking_uri": self.uri}
-        monitor: Any = SystemMetricsMonitor(run_id, **where)  # type: ignore[no-untyped-call]
-        monitor.start()
+        MLflow's monitor ends for good when the server is away, and does not start without it:
+        the load of the rest of that attempt is not logged.
+        """
+        monitor = self._monitor(run_id)
         try:
             yield
         finally:
-            monitor.finish()
+            if monitor is not None:
+                monitor.finish()
 
     def send_epoch(self, run_id: str, event: Event) -> None:
         """Send one epoch's metrics in one call."""
@@ -278,6 +275,34 @@ class MlflowStore:
             own = (self.home.artifacts / study).as_uri() if self.home.owns(self.uri) else None
             self._experiments[study] = _find_or_create(client, study, own)
         return self._experiments[study]
+
+    def _monitor(self, run_id: str) -> Any:
+        """Start MLflow's monitor where it is asked for; one that cannot start costs no run."""
+        from mlflow.environment_variables import MLFLOW_ENABLE_SYSTEM_METRICS_LOGGING
+
+        try:
+            if not MLFLOW_ENABLE_SYSTEM_METRICS_LOGGING.get():  # type: ignore[no-untyped-call]
+                return None
+            from mlflow.system_metrics.system_metrics_monitor import SystemMetricsMonitor
+
+            where = {"resume_logging": True, "tracking_uri": self.uri}
+            monitor: Any = SystemMetricsMonitor(run_id, **where)  # type: ignore[no-untyped-call]
+            monitor.start()
+        except Exception as error:  # psutil, which it needs, is an extra
+            reason = redacted(self.uri, f"{type(error).__name__}: {error}")
+            self.news.append(f"the machine's load is not logged: {reason}")
+            return None
+        return monitor
+
+    def _describe(self, client: MlflowClient, experiment: str, page: Mapping[str, str]) -> None:
+        """Bring the page of a study up to date; where that fails, it is said, and costs no run."""
+        from mlflow.exceptions import MlflowException
+
+        try:
+            describe(client, experiment, page)
+        except MlflowException as error:
+            reason = server_error(self.uri, error)
+            self.news.append(f"the study's page in MLflow is not up to date: {reason}")
 
     def _log_params(self, run_id: str, params: Mapping[str, str]) -> None:
         from mlflow.entities import Param

@@ -33,8 +33,10 @@ SERVED = ("mlflow-artifacts:", "http:", "https:")
 """How the address of artifacts begins that the tracking server hands on to an object store."""
 _THREADS = 4
 _TO_ANSWER = 3.0  # seconds that a host in reach may take to say anything at all
-_PATIENCE = (600.0, 60.0)  # seconds to send a part, which urllib3 counts as connecting; to answer
+_PATIENCE = (120.0, 60.0)  # seconds to send a part, which urllib3 counts as connecting; to answer
 _NOT_OFFERED = (404, 501)
+_SERVER_FAILS = 500
+"""HTTP statuses from here on may be better the next time."""
 
 
 class PartStore(Protocol):
@@ -71,6 +73,10 @@ class Part:
 
 class _LostError(Exception):
     """A part did not arrive, and why."""
+
+
+class _RefusedError(_LostError):
+    """A part was refused; another try would be too."""
 
 
 @dataclass(frozen=True)
@@ -117,8 +123,9 @@ class _Upload:
 class Route:
     """The way from this process to the object store of one server.
 
-    It is open until a first part cannot be sent: then files go through the server for the rest of
-    the process. A way that was good once stays open, for what breaks it later passes by itself.
+    It is open until the first file does not arrive, or a part is refused (a proxy may limit its
+    size): then files go through the server for the rest of the process. A way that a whole file
+    went once stays open when it breaks, for that passes by itself.
     """
 
     def __init__(self) -> None:
@@ -132,7 +139,9 @@ class Route:
     def send(
         self, store: PartStore, file: Path, event: Event, say: Callable[[str], object]
     ) -> bool:
-        """Send a file; return False where it has to go through the server, and say so once.
+        """Send a file; return False where it has to go through the server.
+
+        That is said once; nothing is said where the server offers no other way (404, 501).
 
         Raises
         ------
@@ -149,7 +158,7 @@ class Route:
             with upload.whole_or_nothing():
                 upload.complete(self._send_parts(upload, event.sha256))
         except _LostError as error:
-            self._give_up(_place(upload.urls[0]), str(error), say)
+            self._give_up(_place(upload.urls[0]), error, say)
             return False
         return True
 
@@ -164,14 +173,14 @@ class Route:
             sent = [pool.submit(_send_part, content, i, url) for i, url in enumerate(upload.urls)]
             for part in as_completed(sent):
                 part.result()
-                self._good = True
+            self._good = True
             checked.result()
         finally:
             pool.shutdown(cancel_futures=True)
         return [part.result() for part in sent]
 
-    def _give_up(self, place: str, reason: str, say: Callable[[str], object]) -> None:
-        if self._good:
+    def _give_up(self, place: str, reason: _LostError, say: Callable[[str], object]) -> None:
+        if self._good and not isinstance(reason, _RefusedError):
             raise ServerError(f"{place}: an upload broke off: {reason}")
         self._open = False
         say(
@@ -240,7 +249,8 @@ def _send_part(content: mmap.mmap, index: int, url: str) -> Part:
     with _plain_words():
         answer = requests.put(url, data=piece, timeout=_PATIENCE)
     if not answer.ok:
-        raise _LostError(f"it answers {answer.status_code}")
+        kind = _RefusedError if answer.status_code < _SERVER_FAILS else _LostError
+        raise kind(f"it answers {answer.status_code}")
     return Part(index + 1, answer.headers.get("ETag", ""), url)
 
 

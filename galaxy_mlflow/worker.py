@@ -20,7 +20,7 @@ from galaxy_mlflow.cache import GalaxyData
 from galaxy_mlflow.checkpoints import BEST, LAST, POINTER, CheckpointFolder, State, load_checkpoint
 from galaxy_mlflow.config import Study
 from galaxy_mlflow.errors import CheckpointError, DivergedError, GalaxyError
-from galaxy_mlflow.files import write_bytes, write_json
+from galaxy_mlflow.files import write_atomically, write_bytes, write_json
 from galaxy_mlflow.home import Home
 from galaxy_mlflow.job import TrainingJob
 from galaxy_mlflow.machine import hardware, software
@@ -329,9 +329,9 @@ def _write_predictions(trainer: Trainer, folder: Path) -> Path:
         "predicted": [keys[number] for number in probabilities.argmax(1).tolist()],
     }
     table |= {f"p_{key}": probabilities[:, i].numpy() for i, key in enumerate(keys)}
-    folder.mkdir(parents=True, exist_ok=True)
     file = folder / "selected.parquet"
-    pq.write_table(pa.table(table).sort_by("id"), file)
+    whole = pa.table(table).sort_by("id")
+    write_atomically(file, lambda draft: pq.write_table(whole, draft))
     return file
 
 

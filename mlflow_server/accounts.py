@@ -18,6 +18,7 @@ import requests
 from galaxy_mlflow.errors import ConfigError, GalaxyError, ServerRefusedError, did_you_mean
 from galaxy_mlflow.server_errors import server_error, shown
 from mlflow_server.roles import ADMIN, GRANTS, RESEARCHER, ROLES, WORKER
+from mlflow_server.settings import read_secret
 
 ADMIN_PASSWORD_FILE, WORKER_PASSWORD_FILE = "ADMIN_PASSWORD_FILE", "WORKER_PASSWORD_FILE"
 KEPT_IN_SECRETS = (ADMIN, WORKER)
@@ -63,8 +64,7 @@ class Accounts:
 
     def all(self) -> list[Account]:
         """Return all accounts by name."""
-        users = self._ask("GET", "2.0/mlflow/users/list")["users"]
-        return sorted((_account(user) for user in users), key=lambda account: account.name)
+        return sorted(map(_account, self._users()), key=lambda account: account.name)
 
     def find(self, name: str) -> Account:
         """Return one account.
@@ -142,22 +142,40 @@ class Accounts:
         return {name: int(known[name]["id"]) for name in GRANTS}
 
     def ensure_worker(self, password: str) -> str:
-        """Make the worker's account, or set its role and password right; return what was done."""
+        """Make the worker's account, or set its role and password right; return what was done.
+
+        It ends with the role `worker` alone, and as no admin, whatever it was given by hand.
+        """
         check_password(password)
-        account = next((other for other in self.all() if other.name == WORKER), None)
-        if account is None:
+        user = next((other for other in self._users() if other["username"] == WORKER), None)
+        if user is None:
             self.add(Account(WORKER, WORKER), password)
             return "new"
-        if account.role != WORKER:
-            self._give_role(Account(WORKER, WORKER), self.ensure_roles())
-        if Accounts(Login(self.login.uri, WORKER, password)).may_log_in():
-            return "unchanged"
-        self.set_password(WORKER, password)
-        return "given the password of the secret"
+        done = self._make_mere_worker(user)
+        if not Accounts(Login(self.login.uri, WORKER, password)).may_log_in():
+            self.set_password(WORKER, password)
+            done.append("given the password of the secret")
+        return ", ".join(done) or "unchanged"
 
     def may_log_in(self) -> bool:
         """Whether the server takes this name and password."""
         return self._send("GET", "2.0/mlflow/users/current", {}).status_code != 401
+
+    def _make_mere_worker(self, user: dict[str, Any]) -> list[str]:
+        wanted = self.ensure_roles()[WORKER]
+        # What an account made itself MLflow keeps as grants in a role `__user_ID__` of its own.
+        held = {int(r["id"]) for r in user["roles"] if not r["name"].startswith("__user_")}
+        if user["is_admin"]:
+            self._ask("PATCH", "2.0/mlflow/users/update-admin", username=WORKER, is_admin=False)
+        for other in held - {wanted}:
+            self._ask("DELETE", "3.0/mlflow/roles/unassign", username=WORKER, role_id=other)
+        if wanted not in held:
+            self._ask("POST", "3.0/mlflow/roles/assign", username=WORKER, role_id=wanted)
+        return ["given its role alone"] if user["is_admin"] or held != {wanted} else []
+
+    def _users(self) -> list[dict[str, Any]]:
+        users: list[dict[str, Any]] = self._ask("GET", "2.0/mlflow/users/list")["users"]
+        return users
 
     def _give_role(self, account: Account, role_ids: dict[str, int]) -> None:
         if account.role == ADMIN:
@@ -259,14 +277,7 @@ def secret_file(variable: str, default: str) -> str:
     ConfigError
         The file is not there, is empty, or cannot be read by this user.
     """
-    file = Path(os.environ.get(variable) or default)
-    try:
-        value = file.read_text().strip()
-    except OSError as error:
-        raise ConfigError(f"{file}: {error.strerror}: run ./mlflow_server/init") from None
-    if not value:
-        raise ConfigError(f"{file}: the secret is empty: remove it, run ./mlflow_server/init")
-    return value
+    return read_secret(Path(os.environ.get(variable) or default))
 
 
 def _account(user: dict[str, Any]) -> Account:

@@ -1,7 +1,8 @@
 """Backups, inside the container: `python -m mlflow_server.backup COMMAND`; see ./backup.
 
 The container reads and writes streams only. `./mlflow_server/backup` dumps the databases first:
-an object that they know of was written before, so the copy of the objects that follows holds it.
+an object that they know of was written before, and `hold` keeps it from being swept meanwhile, so
+the copy of the objects that follows holds it.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ from typing import Any, BinaryIO
 from galaxy_mlflow.errors import ConfigError, GalaxyError, did_you_mean
 from mlflow_server import restore
 from mlflow_server.archive import FILES, FORMAT, INDEX, PREFIX, Hashed, read_all
-from mlflow_server.lock import nothing_deleted
+from mlflow_server.lock import deleting, nothing_deleted
 from mlflow_server.objects import Objects, StoredObject
 from mlflow_server.settings import Settings
 
@@ -122,9 +123,15 @@ def _header(name: str, size: int, when: datetime) -> tarfile.TarInfo:
     return header
 
 
-def _pack(settings: Settings, arguments: Sequence[str]) -> None:
+def _hold(settings: Settings, arguments: Sequence[str]) -> None:
+    """Hold off deletions until the input ends: when its writer says so, or is no more."""
     with nothing_deleted(settings.database_uri("mlflow")):
-        pack(Objects.of(settings), sys.stdout.buffer)
+        print("held", flush=True)  # noqa: T201
+        sys.stdin.read()
+
+
+def _pack(settings: Settings, arguments: Sequence[str]) -> None:
+    pack(Objects.of(settings), sys.stdout.buffer)
 
 
 def _manifest(settings: Settings, arguments: Sequence[str]) -> None:
@@ -136,8 +143,12 @@ def _verify(settings: Settings, arguments: Sequence[str]) -> None:
 
 
 def _unpack(settings: Settings, arguments: Sequence[str]) -> None:
-    said = restore.unpack(Objects.of(settings), sys.stdin.buffer, replace="--replace" in arguments)
-    print(said)  # noqa: T201
+    print(restore.unpack(Objects.of(settings), sys.stdin.buffer))  # noqa: T201
+
+
+def _remove_others(settings: Settings, arguments: Sequence[str]) -> None:
+    with deleting(settings.database_uri("mlflow")):
+        print(restore.remove_others(Objects.of(settings), sys.stdin.buffer.read()))  # noqa: T201
 
 
 def _require_empty(settings: Settings, arguments: Sequence[str]) -> None:
@@ -145,10 +156,12 @@ def _require_empty(settings: Settings, arguments: Sequence[str]) -> None:
 
 
 COMMANDS: dict[str, Callable[[Settings, Sequence[str]], None]] = {
+    "hold": _hold,
     "pack": _pack,
     "manifest": _manifest,
     "verify": _verify,
     "unpack": _unpack,
+    "remove-others": _remove_others,
     "require-empty": _require_empty,
 }
 

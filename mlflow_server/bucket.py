@@ -1,14 +1,16 @@
-"""The bucket of all artifacts: made once, with a rule that clears broken uploads."""
+"""The bucket of all artifacts: made once, with a rule of its own that clears broken uploads."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from galaxy_mlflow.errors import ServerError
 from mlflow_server.objects import s3_client
 from mlflow_server.settings import Settings
 
-BROKEN_UPLOADS = {
+Rule = dict[str, Any]
+BROKEN_UPLOADS: Rule = {
     "ID": "clear-broken-uploads",
     "Status": "Enabled",
     "Filter": {"Prefix": ""},
@@ -64,12 +66,31 @@ def _clear_broken_uploads(client: Any, name: str) -> str:
     from botocore.exceptions import ClientError
 
     try:
-        client.put_bucket_lifecycle_configuration(
-            Bucket=name, LifecycleConfiguration={"Rules": [BROKEN_UPLOADS]}
-        )
-        kept = client.get_bucket_lifecycle_configuration(Bucket=name).get("Rules")
+        found = _rules(client, name)
+        if (rules := with_ours(found)) != found:
+            client.put_bucket_lifecycle_configuration(
+                Bucket=name, LifecycleConfiguration={"Rules": rules}
+            )
+        kept = any("AbortIncompleteMultipartUpload" in rule for rule in _rules(client, name))
     except ClientError:
-        kept = None
+        kept = False
     if kept:
         return "broken uploads are cleared after a day"
     return "it keeps no lifecycle rules: galaxy-mlflow storage --sweep clears broken uploads"
+
+
+def with_ours(rules: Sequence[Rule]) -> list[Rule]:
+    """Return a bucket's rules with ours among them; an admin's own stay as they are."""
+    return [*(rule for rule in rules if rule.get("ID") != BROKEN_UPLOADS["ID"]), BROKEN_UPLOADS]
+
+
+def _rules(client: Any, name: str) -> list[Rule]:
+    from botocore.exceptions import ClientError
+
+    try:
+        rules: list[Rule] = client.get_bucket_lifecycle_configuration(Bucket=name).get("Rules", [])
+    except ClientError as error:
+        if error.response["Error"]["Code"] != "NoSuchLifecycleConfiguration":
+            raise
+        return []
+    return rules

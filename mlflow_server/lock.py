@@ -1,4 +1,4 @@
-"""Nothing is deleted while a backup copies objects: a lock that ends with its process."""
+"""Nothing is deleted while a backup is taken: a lock that ends with its process."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A backup put back, inside the container: verified first, then all objects; see ./restore."""
+"""A backup put back, inside the container: verified, then sent; see ./restore."""
 
 from __future__ import annotations
 
@@ -54,12 +54,8 @@ def require_empty(objects: Objects) -> None:
         )
 
 
-def unpack(objects: Objects, stream: BinaryIO, *, replace: bool) -> str:
-    """Send every object of a backup to the bucket; return a line about it.
-
-    Parameters
-    ----------
-    replace : afterwards remove what the bucket has and the backup has not
+def unpack(objects: Objects, stream: BinaryIO) -> str:
+    """Send every object of a backup to the bucket, which loses no other; return a line about it.
 
     Raises
     ------
@@ -72,10 +68,23 @@ def unpack(objects: Objects, stream: BinaryIO, *, replace: bool) -> str:
         sender = _Sender(objects, pool)
         sent = read_objects(stream, sender.send)
         sender.finish()
-    others = [found.key for found in objects.listing() if found.key not in sent] if replace else []
+    return f"{len(sent)} objects restored"
+
+
+def remove_others(objects: Objects, manifest: bytes) -> str:
+    """Remove what the bucket has and a backup's manifest has not; return a line about it.
+
+    Raises
+    ------
+    DataError
+        The manifest is damaged.
+    ServerError
+        The S3 server cannot be reached, or refuses.
+    """
+    kept = _manifest(manifest)["objects"]
+    others = [found.key for found in objects.listing() if found.key not in kept]
     objects.delete(others)
-    removed = f", {len(others)} others removed" if others else ""
-    return f"{len(sent)} objects restored{removed}"
+    return f"{len(others)} other objects removed"
 
 
 class _Sender:

@@ -41,14 +41,7 @@ class Settings:
         ConfigError
             Its file is not there, is empty, or cannot be read by this user.
         """
-        file = self.secrets / name
-        try:
-            value = file.read_text().strip()
-        except OSError as error:
-            raise ConfigError(f"{file}: {error.strerror}: run ./mlflow_server/init") from None
-        if not value:
-            raise ConfigError(f"{file}: the secret is empty: remove it, run ./mlflow_server/init")
-        return value
+        return read_secret(self.secrets / name)
 
     def text(self, name: str, default: str = "") -> str:
         """Return a setting; one that is set to nothing counts as not set."""
@@ -141,3 +134,20 @@ class Settings:
         if not re.fullmatch(r"https?://[^/\s?#]+/?", found):
             raise ConfigError(f"{name}={found}: expected http://HOST:PORT or https://HOST")
         return found.rstrip("/")
+
+
+def read_secret(file: Path) -> str:
+    """Return the secret in a file.
+
+    Raises
+    ------
+    ConfigError
+        The file is not there, is empty, or cannot be read by this user.
+    """
+    try:
+        value = file.read_text().strip()
+    except OSError as error:
+        raise ConfigError(f"{file}: {error.strerror}: run ./mlflow_server/init") from None
+    if not value:
+        raise ConfigError(f"{file}: the secret is empty: remove it, run ./mlflow_server/init")
+    return value

@@ -26,12 +26,12 @@ STALE: Final = timedelta(days=1)
 """Age from which an upload that nobody completed counts as broken."""
 
 _CHECKPOINTS = {"last.pt": LAST, "last.json": LAST, "best.safetensors": BEST}
-_ARTIFACT = re.compile(r"(?:[^/]+/)+(?P<run>[0-9a-f]{32})/artifacts/(?P<path>.+)")
+_ARTIFACT = re.compile(r"(?:[^/]+/)+?(?P<run>[0-9a-f]{32})/artifacts/(?P<path>.+)")
 
 
 @dataclass(frozen=True)
 class KnownRun:
-    """A run on the server: its study, whether it is finished, when it was deleted, if it was."""
+    """A run on the server: its study, whether it is done, when it was deleted if that is known."""
 
     study: str
     finished: bool
@@ -106,7 +106,13 @@ class Inventory:
         return Plan(f"checkpoints that --retention {keep} does not keep", tuple(doomed))
 
     def orphans(self) -> Plan:
-        """Plan to remove files whose run is not on the server, not even in its trash."""
+        """Plan to remove files whose run is not on the server, not even in its trash.
+
+        Raises
+        ------
+        ConfigError
+            The database has no run at all: it was lost, rather than every single run.
+        """
         doomed = tuple(
             file
             for file in self.files
@@ -114,6 +120,11 @@ class Inventory:
             and run_id not in self.runs
             and self.now - file.modified > YOUNG
         )
+        if doomed and not self.runs:
+            raise ConfigError(
+                f"the database has no runs, and there are {len(doomed)} files of runs: restore the "
+                "database first (docs/operations.md, Backups); nothing is deleted"
+            )
         return Plan("files of runs that are gone", doomed)
 
     def broken_uploads(self) -> Plan:

@@ -140,11 +140,10 @@ def _known_runs(database_uri: str) -> dict[str, KnownRun]:
 
 def _known_run(study: str, stage: str, deleted: int | None, status: str | None) -> KnownRun:
     """Return a run from its row, where times are milliseconds."""
-    if stage != "active":
-        return KnownRun(
-            study, finished=False, deleted=datetime.fromtimestamp((deleted or 0) / 1000, UTC)
-        )
-    return KnownRun(study, finished=status == schema.FINISHED)
+    if stage == "active":
+        return KnownRun(study, finished=status == schema.FINISHED)
+    when = None if deleted is None else datetime.fromtimestamp(deleted / 1000, UTC)
+    return KnownRun(study, finished=False, deleted=when)
 
 
 def _forget(database_uri: str, run_ids: Sequence[str]) -> None:

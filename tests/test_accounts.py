@@ -2,23 +2,19 @@
 
 from __future__ import annotations
 
-import json
 import os
-import subprocess
-import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
-from account_contract import AccountContract, People, Route, people_of
+from account_contract import People, people_of
 from fixtures_cli import Call
 
 from mlflow_server import accounts
 from mlflow_server.accounts import Account, Accounts, Login
 from mlflow_server.local import LocalServer, free_port, stop
 
-ROUTES = [sys.executable, str(Path(__file__).with_name("server_routes.py"))]
 CONFIG = """[mlflow]
 default_permission = NO_PERMISSIONS
 database_uri = sqlite:///{folder}/accounts.db
@@ -49,14 +45,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def listing() -> Iterator[subprocess.Popen[str]]:
-    """The list of routes, made while the server starts."""
-    with subprocess.Popen(ROUTES, stdout=subprocess.PIPE, text=True) as process:
-        yield process
-
-
-@pytest.fixture(scope="module")
-def guarded_uri(folder: Path, listing: subprocess.Popen[str]) -> Iterator[str]:
+def guarded_uri(folder: Path) -> Iterator[str]:
     server = GuardedServer(
         f"sqlite:///{folder}/runs.db", folder / "artifacts", free_port(), folder / "server.log"
     )
@@ -81,22 +70,12 @@ def people(guarded_uri: str) -> People:
     return people_of(Login(guarded_uri, "admin", ADMIN), Login(guarded_uri, "worker", WORKER))
 
 
-@pytest.fixture(scope="module")
-def routes(listing: subprocess.Popen[str], guarded_uri: str) -> list[Route]:
-    words, _ = listing.communicate(timeout=120)
-    return [(method, path) for method, path in json.loads(words)]
-
-
 @pytest.fixture
 def as_admin(guarded_uri: str, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Set what a container of the server has in its environment."""
     monkeypatch.setenv("MLFLOW_TRACKING_URI", guarded_uri)
     monkeypatch.setenv(accounts.ADMIN_PASSWORD_FILE, str(folder / "admin"))
     monkeypatch.setenv(accounts.WORKER_PASSWORD_FILE, str(folder / "worker"))
-
-
-class TestOurServer(AccountContract):
-    """The contract, on a server over SQLite."""
 
 
 def test_an_account_without_a_role_sees_and_makes_nothing(people: People) -> None:
@@ -130,6 +109,23 @@ def test_the_one_shot_changes_only_what_differs(
     monkeypatch.setenv(accounts.ADMIN_PASSWORD_FILE, str(folder / "nowhere"))
     assert accounts.main() == 2
     assert "run ./mlflow_server/init" in capsys.readouterr().err
+
+
+@pytest.mark.usefixtures("as_admin")
+def test_the_worker_ends_with_its_role_alone(
+    people: People, capsys: pytest.CaptureFixture[str]
+) -> None:
+    own = Accounts(people.admin)
+    role = own.ensure_roles()["researcher"]
+    roles = "3.0/mlflow/roles"
+    made = people.ask(people.admin, "POST", f"{roles}/assign", username="worker", role_id=role)
+    assert made.ok
+    path = "2.0/mlflow/users/update-admin"
+    assert people.ask(people.admin, "PATCH", path, username="worker", is_admin=True).ok
+    for said in ("given its role alone", "unchanged"):
+        capsys.readouterr()
+        assert accounts.main() == 0
+        assert capsys.readouterr().out.endswith(f"account worker: {said}\n")
 
 
 @pytest.mark.usefixtures("as_admin")

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -110,6 +112,34 @@ def test_a_note_is_brought_up_to_date_until_a_person_edits_it(
         assert experiment_tags(store, study)[1][schema.NOTE] == mine
 
 
+def test_a_study_of_many_classes_of_long_names_has_a_page(
+    store: MlflowStore, tmp_path: Path
+) -> None:
+    study, data = load(tmp_path)
+    many = tuple(f"class {i} of a survey that gives its classes very long names" for i in range(60))
+    page = page_tags(study, replace(data, classes=many))
+    start = start_of(new_name())
+    store.create(RunStart(start.job, start.tags, start.params, page))
+    assert not store.news
+    tags = experiment_tags(store, start.job.study)[1]
+    charts = json.loads(json.loads(tags[schema.VIEW])["state"])["compareRunCharts"]
+    shown = [chart["metricKey"] for chart in charts if "recall" in chart["metricKey"]]
+    assert 20 < len(shown) < 60
+    assert f"{many[59]} (0)" in tags[schema.NOTE]
+
+
+def test_a_page_that_is_too_long_is_cut_or_said_and_costs_no_run(store: MlflowStore) -> None:
+    start = start_of(new_name())
+    page = {schema.NOTE: "long " * 5000, schema.VIEW: "v" * 20_001}
+    for _ in range(2):
+        store.create(RunStart(start.job, start.tags, start.params, page))
+        assert "the study's page in MLflow is not up to date" in store.news.pop()
+    assert len(store.runs(start.job.study)) == 1
+    tags = experiment_tags(store, start.job.study)[1]
+    assert schema.VIEW not in tags
+    assert " ...\n\n*Written by galaxy-mlflow" in tags[schema.NOTE]
+
+
 def test_the_spool_keeps_the_page_and_reads_records_without_one(
     tmp_path: Path, page: dict[str, str]
 ) -> None:
@@ -155,3 +185,13 @@ def test_figures_are_small_legible_and_repeat_byte_for_byte(run: RunCurves, tmp_
         with Image.open(file) as picture:
             assert 300 <= picture.width <= 1000
             assert len(picture.getcolors() or ()) > 20
+
+
+def test_figures_drawn_again_leave_those_that_wait_for_upload_as_they_are(tmp_path: Path) -> None:
+    files = draw_run(run_of(CLASSES, 2), tmp_path / "drafts")
+    waiting = {tmp_path / file.name: file.read_bytes() for file in files.values()}
+    for kept in waiting:
+        os.link(tmp_path / "drafts" / kept.name, kept)
+    draw_run(run_of(CLASSES, 5), tmp_path / "drafts")
+    assert all(kept.read_bytes() == content for kept, content in waiting.items())
+    assert all(file.read_bytes() != waiting[tmp_path / file.name] for file in files.values())

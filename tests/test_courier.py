@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import io
 import os
+import sqlite3
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 
 import pytest
+from rich.console import Console
 from tracked import history, new_name, start_of
 
 from galaxy_mlflow import schema
+from galaxy_mlflow.display import Display
 from galaxy_mlflow.errors import (
     ClaimLostError,
     IdentityConflictError,
@@ -18,6 +22,7 @@ from galaxy_mlflow.errors import (
     ServerRefusedError,
 )
 from galaxy_mlflow.home import Home
+from galaxy_mlflow.runner import sync_spools
 from galaxy_mlflow.schema import JobId
 from galaxy_mlflow.sinks import Courier, MlflowSink
 from galaxy_mlflow.spool import Event, Kind, RunStart, Spool
@@ -179,6 +184,47 @@ def test_a_run_deleted_on_the_server_is_made_anew_from_the_spool(
         Courier(spool, store).deliver()
     (run,) = store.runs(start.job.study)
     assert [row[0] for row in history(store, run.run_id, "train_loss")] == [0, 1]
+
+
+def test_epochs_that_a_restored_server_lacks_are_sent_again(
+    database_home: Home, tmp_path: Path
+) -> None:
+    store, start = MlflowStore(database_home.database_uri, database_home), start_of(new_name())
+    with a_spool(tmp_path / "spool", start) as spool:
+        for number in range(5):
+            spool.append(epoch(number))
+        Courier(spool, store).deliver()
+        run_id = store.runs(start.job.study)[0].run_id
+        forget_epochs(store.uri, run_id, first=3)
+        assert store.last_epoch(run_id) == 2
+        spool.append(epoch(5))
+        Courier(spool, store).deliver()
+        assert spool.waiting == 0
+    rows = history(store, run_id, "train_loss")
+    assert rows == [(number, 0.5, 1000 + number) for number in range(6)]
+
+
+def forget_epochs(uri: str, run_id: str, first: int) -> None:
+    """Set a run in a database back to what it was before an epoch, as an older backup has it."""
+    with closing(sqlite3.connect(uri.removeprefix("sqlite:///"))) as database, database:
+        gone = "DELETE FROM metrics WHERE run_uuid = ? AND step >= ?"
+        database.execute(gone, (run_id, first))
+        latest = "UPDATE latest_metrics SET step = ? WHERE run_uuid = ?"
+        database.execute(latest, (first - 1, run_id))
+
+
+def test_what_was_found_on_the_way_is_told_also_when_sending_fails(
+    server_uri: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", server_uri)
+    home, start = Home(tmp_path), start_of(new_name())
+    store, said = MlflowStore(server_uri, home), io.StringIO()
+    with a_spool(home.spool_of(start.job), RunStart(start.job, start.tags, {"no!": "1"})) as spool:
+        spool.append(epoch(0))
+    store.news.append("a word for the user")
+    assert not sync_spools(home, store, Display(Console(file=said, width=500)))
+    assert "a word for the user" in said.getvalue()
+    assert "refused" in said.getvalue()
 
 
 def test_a_damaged_artifact_is_not_uploaded_and_epochs_still_arrive(

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import io
+import json
 import time
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
@@ -16,9 +17,10 @@ from galaxy_mlflow.home import Home
 from mlflow_server import storage
 from mlflow_server.archive import FILES
 from mlflow_server.backup import manifest, pack
-from mlflow_server.objects import Objects
-from mlflow_server.restore import require_empty, unpack, verify
-from mlflow_server.storage import Inventory
+from mlflow_server.bucket import BROKEN_UPLOADS, with_ours
+from mlflow_server.objects import Objects, StoredObject
+from mlflow_server.restore import remove_others, require_empty, unpack, verify
+from mlflow_server.storage import Inventory, KnownRun
 from mlflow_server.stores import Store
 
 GONE = "0" * 32
@@ -140,6 +142,22 @@ def test_orphans_are_files_whose_run_is_not_even_in_the_trash(server: Server) ->
     assert server.left(trashed) == set(EVERY_KIND)
 
 
+def test_a_file_belongs_to_the_outer_run_of_its_key() -> None:
+    inner = f"mlruns/0/{GONE}/artifacts/x.pt"
+    alive = "a" * 32
+    assert storage.parts(f"artifacts/1/{alive}/artifacts/{inner}") == (alive, inner)
+
+
+def test_a_database_without_runs_makes_no_file_an_orphan() -> None:
+    long_ago = datetime(2020, 1, 1, tzinfo=UTC)
+    file = StoredObject(f"artifacts/1/{GONE}/artifacts/a", 1, long_ago)
+    with pytest.raises(ConfigError, match="restore the database first"):
+        Inventory((file,), (), {}).orphans()
+    assert not Inventory((), (), {}).orphans().files
+    other = {"a" * 32: KnownRun("moons", finished=True)}
+    assert Inventory((file,), (), other).orphans().files == (file,)
+
+
 def test_uploads_broken_off_are_given_up_after_a_day(server: Server) -> None:
     client, name = server.bucket.client, server.bucket.bucket
     begun = client.create_multipart_upload(Bucket=name, Key="artifacts/1/x")
@@ -164,6 +182,23 @@ def test_deleted_runs_go_for_good_after_some_days(server: Server) -> None:
     assert (server.left(trashed), server.left(alive)) == (set(), set(EVERY_KIND))
     with pytest.raises(MlflowException, match="not found"):
         server.client.get_run(trashed)
+
+
+def test_a_run_deleted_nobody_knows_when_is_kept(server: Server) -> None:
+    from sqlalchemy import create_engine, text
+
+    trashed = server.run(EVERY_KIND)
+    server.client.delete_run(trashed)
+    forget = text("UPDATE runs SET deleted_time = NULL WHERE run_uuid = :run")
+    with create_engine(server.store.database_uri).begin() as connection:
+        connection.execute(forget, {"run": trashed})
+    assert trashed not in server.store.look().trash(0).runs
+
+
+def test_the_rules_of_a_bucket_stay_beside_ours() -> None:
+    own = {"ID": "to-the-archive", "Status": "Enabled"}
+    before = {**BROKEN_UPLOADS, "Status": "Disabled"}
+    assert with_ours([before, own]) == [own, BROKEN_UPLOADS] == with_ours([own, BROKEN_UPLOADS])
 
 
 def test_the_command_plans_first_and_deletes_when_told(call: Call, clean_environ: Path) -> None:
@@ -224,8 +259,6 @@ class Backup:
         self.manifest = manifest(io.BytesIO(b"".join(self.parts)), facts)
 
     def verify(self) -> str:
-        import json
-
         text = json.dumps(self.manifest).encode()
         whole = b"".join([text, *self.parts])
         return verify(io.BytesIO(whole), [str(len(part)) for part in (text, *self.parts)])
@@ -243,7 +276,7 @@ def test_a_backup_brings_every_object_back(bucket: Objects, s3_settings: object)
     other = Objects(bucket.client, f"{bucket.bucket}-2")
     bucket.client.create_bucket(Bucket=other.bucket)
     require_empty(other)
-    unpack(other, io.BytesIO(backup.parts[2]), replace=False)
+    unpack(other, io.BytesIO(backup.parts[2]))
     restored = {
         file.key: bucket.client.get_object(Bucket=other.bucket, Key=file.key)["Body"].read()
         for file in other.listing()
@@ -258,7 +291,9 @@ def test_a_restore_keeps_nothing_of_what_it_replaces(bucket: Objects) -> None:
     bucket.client.put_object(Bucket=bucket.bucket, Key="other", Body=b"new")
     with pytest.raises(ServerError, match="--replace"):
         require_empty(bucket)
-    unpack(bucket, io.BytesIO(backup.parts[2]), replace=True)
+    unpack(bucket, io.BytesIO(backup.parts[2]))
+    assert [file.key for file in bucket.listing()] == ["other", "wanted"]  # until all else is back
+    remove_others(bucket, json.dumps(backup.manifest).encode())
     assert [file.key for file in bucket.listing()] == ["wanted"]
 
 

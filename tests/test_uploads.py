@@ -23,7 +23,7 @@ from galaxy_mlflow.errors import ServerError, ServerRefusedError
 from galaxy_mlflow.home import Home
 from galaxy_mlflow.spool import Event, Kind
 from galaxy_mlflow.tracking import MlflowStore
-from galaxy_mlflow.uploads import route_to
+from galaxy_mlflow.uploads import Route, route_to
 from mlflow_server.local import LocalServer, free_port, serving, stop
 
 MIB = 2**20
@@ -190,6 +190,7 @@ def test_an_upload_that_breaks_leaves_nothing_and_goes_well_the_next_time(
     tmp_path: Path,
     small_parts: None,
 ) -> None:
+    send(store, store.create(start_of(new_name())).run_id, checkpoint)
     s3.relay.break_after(33 * MIB)
     with pytest.raises(ServerError, match="an upload broke off"):
         send(store, run_id, checkpoint)
@@ -199,6 +200,39 @@ def test_an_upload_that_breaks_leaves_nothing_and_goes_well_the_next_time(
     assert str(s3.etag(run_id)).endswith("-8")
     assert arrived(store, run_id, checkpoint, tmp_path)
     assert not store.news
+
+
+@dataclass(frozen=True)
+class _Refused:
+    """The S3 server, where each part is refused: the upload it belongs to is thrown away first."""
+
+    bucket: Any
+
+    def create_multipart_upload(
+        self, local_file: str, num_parts: int, artifact_path: str | None
+    ) -> Any:
+        begun = self.bucket.create_multipart_upload(local_file, num_parts, artifact_path)
+        self.abort_multipart_upload(local_file, begun.upload_id, artifact_path)
+        return begun
+
+    def complete_multipart_upload(self, *parts: Any) -> None:
+        raise AssertionError("there is nothing to complete")
+
+    def abort_multipart_upload(self, *upload: Any) -> None:
+        self.bucket.abort_multipart_upload(*upload)
+
+
+def test_a_refused_part_closes_a_way_that_was_good(
+    s3: S3, addresses: None, checkpoint: Path, small_parts: None
+) -> None:
+    digest = hashlib.sha256(checkpoint.read_bytes()).hexdigest()
+    event = Event(Kind.ARTIFACT, 0, artifact_path="refused.bin", sha256=digest)
+    route, said = Route(), list[str]()
+    assert route.send(artifacts(), checkpoint, event, said.append)
+    assert not route.send(_Refused(artifacts()), checkpoint, event, said.append)
+    assert not route.takes(checkpoint)
+    (news,) = said
+    assert "it answers 404" in news
 
 
 def test_an_upload_through_the_server_that_breaks_leaves_nothing(

@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 
 from compose.stack import Stack, copy_of_the_project
+from compose.test_storage import in_bucket
 from mlflow_server.local import free_port
 
 STUDY = "backup"
@@ -155,3 +156,12 @@ def test_a_server_with_runs_is_not_overwritten_unasked(stack: Stack, backup: Pat
     said = stack.run("./mlflow_server/restore", str(backup), check=False)
     assert "give --replace to lose them" in said
     assert "restoring" not in said
+
+
+def test_a_restore_over_a_server_keeps_nothing_else(
+    stack: Stack, empty: Stack, backup: Path
+) -> None:
+    in_bucket(empty, "o.client.put_object(Bucket=o.bucket, Key='artifacts/other', Body=b'x')")
+    said = empty.run("./mlflow_server/restore", str(backup), "--replace", timeout=900)
+    assert "1 other objects removed" in said
+    assert contents(empty) == contents(stack)

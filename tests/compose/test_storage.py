@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import subprocess
 
 import pytest
@@ -38,30 +37,29 @@ def test_what_was_just_written_is_no_orphan_and_a_dry_run_deletes_nothing(stack:
 
 
 @pytest.fixture
-def copying(stack: Stack) -> subprocess.Popen[bytes]:
-    """A backup in the middle of its copy: nobody reads on."""
-    command = ["docker", "compose", "run", "--rm", "--no-TTY", "backup", "pack"]
+def held(stack: Stack) -> subprocess.Popen[bytes]:
+    """A backup on its way: what it holds deletions off with."""
+    command = ["docker", "compose", "run", "--rm", "--no-TTY", "backup", "hold"]
     process = subprocess.Popen(
         command,
         cwd=stack.folder,
         env=stack.environment,
-        stdin=subprocess.DEVNULL,
+        stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=subprocess.DEVNULL,
     )
     assert process.stdout is not None
-    assert isinstance(process.stdout, io.BufferedReader)
-    assert len(process.stdout.read(512)) == 512
+    assert process.stdout.readline() == b"held\n"
     return process
 
 
-def test_nothing_is_deleted_while_a_backup_copies(
-    stack: Stack, copying: subprocess.Popen[bytes]
+def test_nothing_is_deleted_while_a_backup_is_taken(
+    stack: Stack, held: subprocess.Popen[bytes]
 ) -> None:
     try:
         done = stack.compose("exec", "--no-TTY", *STORAGE, "--sweep", "--apply", check=False)
         assert done.returncode == 2
         assert "a backup or another deletion is under way" in done.stderr
     finally:
-        copying.communicate(timeout=120)
+        held.communicate(timeout=120)
     assert "0 B freed" in stack.exec(*STORAGE, "--sweep", "--apply")
