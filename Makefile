@@ -6,7 +6,7 @@ BIN := .venv/bin
 # Those that need no server of yours; upload and load_server measure a running stack.
 BENCH ?= augment cache simulate load_study false_positives demo
 
-.PHONY: up down demo test test-compose check format notebook bench install clean
+.PHONY: up down demo test test-servers test-compose check format notebook bench install clean
 
 up:
 	./mlflow_server/up
@@ -18,7 +18,11 @@ demo: install
 	$(BIN)/galaxy-mlflow demo
 
 test: install
-	$(BIN)/pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder --ignore tests/compose
+	$(BIN)/pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder \
+	  --ignore tests/servers --ignore tests/compose
+
+test-servers: install
+	$(BIN)/pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder tests/servers
 
 test-compose: install
 	$(BIN)/pytest --numprocesses 0 tests/compose

@@ -36,5 +36,9 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
     without = sum("NVIDIA GPU" in reason for reason in skipped)
     if without:
         terminalreporter.write_line(f"{without} tests did not run: they need an NVIDIA GPU.")
-    if "tests/compose" in map(str, terminalreporter.config.getoption("ignore") or ()):
-        terminalreporter.write_line("The Compose tests did not run here: make test-compose.")
+    ignored = terminalreporter.config.getoption("ignore") or ()
+    for name in ("servers", "compose"):
+        if f"tests/{name}" in map(str, ignored):
+            terminalreporter.write_line(
+                f"The tests of tests/{name} did not run here: make test-{name}"
+            )

@@ -34,12 +34,11 @@ class Relay:
                 client, _ = self._listener.accept()
                 server = socket.create_connection(("127.0.0.1", self._target))
                 self._open += [client, server]
-                for pair in ((client, server), (server, client)):
-                    threading.Thread(target=self._pass_on, args=pair, daemon=True).start()
+                for way in ((client, server, True), (server, client, False)):
+                    threading.Thread(target=self._pass_on, args=way, daemon=True).start()
 
-    def _pass_on(self, source: socket.socket, sink: socket.socket) -> None:
-        to_server = sink.getpeername()[1] == self._target
-        with suppress(OSError):
+    def _pass_on(self, source: socket.socket, sink: socket.socket, to_server: bool) -> None:
+        with suppress(OSError):  # either end may be cut at any moment
             while data := source.recv(1 << 18):
                 if to_server and self._is_spent(len(data)):
                     self._cut()
@@ -58,8 +57,8 @@ class Relay:
             return True
 
     def _cut(self) -> None:
-        for end in self._open:
+        ends, self._open = self._open, []
+        for end in ends:
             with suppress(OSError):
                 end.shutdown(socket.SHUT_RDWR)
             end.close()
-        self._open.clear()
