@@ -24,7 +24,7 @@ from galaxy_mlflow import schema
 from galaxy_mlflow.home import Home
 from galaxy_mlflow.tracking import MlflowStore
 
-EPOCHS = 150
+EPOCHS = 125
 STUDY = f"""\
 [data]
 kind = "simulated"
