@@ -6,7 +6,7 @@ BIN := .venv/bin
 # Those that need no server of yours; upload and load_server measure a running stack.
 BENCH ?= augment cache simulate load_study false_positives demo
 
-.PHONY: up down demo test test-servers test-compose check format notebook bench install clean
+.PHONY: up down demo test test-servers test-compose chaos check format notebook bench install clean
 
 up:
 	./mlflow_server/up
@@ -26,6 +26,9 @@ test-servers: install
 
 test-compose: install
 	$(BIN)/pytest --numprocesses 0 tests/compose
+
+chaos: install
+	$(BIN)/pytest --numprocesses 0 tests/chaos
 
 bench: install
 	for name in $(BENCH); do $(BIN)/python benchmarks/$$name.py || exit 1; done
@@ -47,7 +50,7 @@ install: .venv/installed
 .venv/installed: pyproject.toml constraints.txt
 	$(PYTHON) -m venv .venv
 	$(if $(TORCH_INDEX_URL),$(BIN)/pip install --constraint constraints.txt --no-deps --index-url $(TORCH_INDEX_URL) torch torchvision)
-	$(BIN)/pip install --constraint constraints.txt --editable '.[server,dev]'
+	$(BIN)/pip install --constraint constraints.txt --editable '.[server,ray,dev]'
 	touch $@
 
 clean:

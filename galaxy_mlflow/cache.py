@@ -167,7 +167,7 @@ def _galaxy_data(catalog: Catalog, used: _Used, skipped: tuple[BadItem, ...]) ->
         classes=classes,
         data_hash=_data_hash(catalog, used),
         skipped=skipped,
-        notices=(*catalog.notices, *_conversions(used.store), *_copies(catalog, used)),
+        notices=(*catalog.notices, *_notes_of(used.store), *_copies(catalog, used)),
         file=used.store.file,
         shape=used.store.shape,
     )
@@ -181,8 +181,9 @@ def _data_hash(catalog: Catalog, used: _Used) -> str:
     return digest.hexdigest()
 
 
-def _conversions(store: Store) -> list[str]:
-    return [
+def _notes_of(store: Store) -> list[str]:
+    damage = f"{store.file.parent}: the decoded images there were damaged: built again"
+    return [damage] * store.repaired + [
         f"{count} {kind} image{'s were' if count > 1 else ' was'} converted to 8-bit RGB"
         for kind, count in store.converted.items()
     ]

@@ -2,25 +2,31 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import random
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO, cast
 
 import numpy as np
 import torch
-from safetensors import safe_open
-from safetensors.torch import save_file
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save
+from torch import Tensor
 
 from galaxy_mlflow.errors import CheckpointError
-from galaxy_mlflow.files import sha256_of, write_atomically, write_json
+from galaxy_mlflow.files import sha256_of, write_atomically, write_bytes, write_json
 
 State = dict[str, Any]
 POINTER = "last.json"
 LAST = "last.pt"
 BEST = "best.safetensors"
 """Name of the best weights on the server."""
+_SHARED = "server.json"
+_BEFORE = 9
+"""States before the last one whose checksums are kept: so many may wait for a slow server."""
 
 
 @dataclass(frozen=True)
@@ -38,20 +44,41 @@ class CheckpointFolder:
         """Write the state after `state["epoch"]` and make it the last; return its file."""
         epoch = int(state["epoch"])
         file = self.path / f"epoch-{epoch:05d}.pt"
-        write_atomically(file, lambda draft: torch.save(state, draft))
+        write_atomically(file, lambda draft: _save_state(state, draft))
         pointer = {"file": file.name, "epoch": epoch, "sha256": sha256_of(file)}
         write_json(self.path / POINTER, pointer)
-        for old in self.path.glob("epoch-*.pt"):
+        for old in self.path.glob("epoch-*"):  # states, and weights that a kill left behind
             if old != file:
                 old.unlink()
         return file
 
-    def save_weights(self, state: State, name: str) -> Path:
-        """Write only the weights of a state, as safetensors; return the file."""
+    def for_server(self) -> tuple[Path, Path]:
+        """Return the last state and what names it on the server.
+
+        States have one name there. What names it also knows the states before, so that an upload
+        which is cut between the two leaves a state that can be gone on from.
+        """
+        last, named = self._read(POINTER), self._read(_SHARED)
+        before = [str(named["sha256"]), *named.get("before", [])] if named else []
+        self.name_on_server(last["epoch"], last["sha256"], before[:_BEFORE])
+        return self.path / last["file"], self.path / _SHARED
+
+    def name_on_server(self, epoch: int, sha256: str, before: Sequence[str] = ()) -> None:
+        """Note what the server has, or is to have, as the last state."""
+        named = {"file": LAST, "epoch": epoch, "sha256": sha256, "before": list(before)}
+        write_json(self.path / _SHARED, named)
+
+    def _read(self, name: str) -> dict[str, Any]:
         file = self.path / name
-        tensors = {key: value.contiguous() for key, value in state["model"].items()}
-        metadata = {"epoch": str(state["epoch"]), **state["identity"]}
-        write_atomically(file, lambda draft: save_file(tensors, draft, metadata=metadata))
+        found: dict[str, Any] = json.loads(file.read_text()) if file.is_file() else {}
+        return found
+
+    def save_weights(self, state: State, name: str) -> Path:
+        """Write only the weights of a state, as safetensors with their digest; return the file."""
+        file = self.path / name
+        tensors = {key: value.cpu().contiguous() for key, value in state["model"].items()}
+        metadata = {"epoch": str(state["epoch"]), "digest": _digest(tensors), **state["identity"]}
+        write_bytes(file, save(tensors, metadata=metadata))
         return file
 
     def save_best(self, state: State) -> None:
@@ -59,8 +86,8 @@ class CheckpointFolder:
         self.save_weights(state, f"best-{int(state['epoch']):05d}.safetensors")
 
     def holds_best(self, epoch: int) -> bool:
-        """Whether the best weights here are those of this epoch."""
-        return (self.path / f"best-{epoch:05d}.safetensors").is_file()
+        """Whether the best weights here are those of this epoch, and whole."""
+        return _is_whole(self.path / f"best-{epoch:05d}.safetensors", epoch)
 
     def best(self, epoch: int) -> Path:
         """Return the file of the weights of the best epoch; those of other epochs go."""
@@ -70,13 +97,13 @@ class CheckpointFolder:
                 old.unlink()
         return kept
 
-    def adopt_best(self, file: Path, epoch: int) -> None:
-        """Take in best weights fetched from elsewhere, if they are those of this epoch."""
-        with safe_open(file, "pt") as weights:
-            found = weights.metadata().get("epoch")
-        if found == str(epoch):
-            self.path.mkdir(parents=True, exist_ok=True)
-            file.replace(self.best(epoch))
+    def adopt_best(self, file: Path, epoch: int) -> bool:
+        """Take in best weights fetched from elsewhere, if they are those of this epoch, whole."""
+        if not _is_whole(file, epoch):
+            return False
+        self.path.mkdir(parents=True, exist_ok=True)
+        file.replace(self.best(epoch))
+        return True
 
     def load(self) -> State | None:
         """Return the last state, or None where there is none.
@@ -94,6 +121,62 @@ class CheckpointFolder:
             return load_checkpoint(self.path / last["file"], last["sha256"])
         except (OSError, ValueError, KeyError) as error:
             raise CheckpointError(f"{pointer}: cannot be read: {error!r}") from None
+
+
+def _save_state(state: State, draft: Path) -> None:
+    """Write a state; what the system says of a full disk is said, and not what torch makes of it.
+
+    Raises
+    ------
+    OSError
+        It cannot be written.
+    """
+    with draft.open("wb") as file:
+        kept = _ErrorKeeper(file)
+        try:
+            torch.save(state, cast(BinaryIO, kept))
+        except RuntimeError:
+            if kept.error is not None:
+                raise kept.error from None
+            raise
+
+
+class _ErrorKeeper:
+    """A file that remembers why it could not be written: torch tells of any error but not which."""
+
+    def __init__(self, file: BinaryIO) -> None:
+        self._file = file
+        self.error: OSError | None = None
+
+    def write(self, content: bytes) -> int:
+        try:
+            return self._file.write(content)
+        except OSError as error:
+            self.error = error
+            raise
+
+    def flush(self) -> None:
+        self._file.flush()
+
+
+def _digest(tensors: Mapping[str, Tensor]) -> str:
+    """Return the sha256 of names and bytes of all tensors."""
+    found = hashlib.sha256()
+    for name in sorted(tensors):
+        found.update(name.encode())
+        found.update(tensors[name].reshape(-1).view(torch.uint8).numpy().data)
+    return found.hexdigest()
+
+
+def _is_whole(file: Path, epoch: int) -> bool:
+    """Whether a file holds the weights of an epoch, all of them as they were written."""
+    try:
+        with safe_open(file, "pt") as weights:
+            told = weights.metadata() or {}
+            tensors = {name: weights.get_tensor(name) for name in weights.keys()}  # noqa: SIM118
+    except (OSError, SafetensorError):
+        return False
+    return told.get("epoch") == str(epoch) and told.get("digest") == _digest(tensors)
 
 
 def load_checkpoint(file: Path, sha256: str) -> State:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, NoReturn
 
 import typer
 
-from galaxy_mlflow import cli_accounts, cli_data, cli_machine, cli_runs, cli_storage
+from galaxy_mlflow import cli_accounts, cli_data, cli_machine, cli_runs, cli_status, cli_storage
 from galaxy_mlflow.errors import ConfigError, GalaxyError, ServerError, did_you_mean
 from galaxy_mlflow.options import (
     FORMATS,
@@ -46,7 +46,7 @@ app = typer.Typer(
 )
 app.add_typer(cli_data.app, name="data")
 app.add_typer(cli_accounts.app, name="user")
-for command in (cli_runs.run, cli_runs.plan, cli_runs.status, cli_runs.sync):
+for command in (cli_runs.run, cli_runs.plan, cli_status.status, cli_runs.sync):
     app.command()(command)
 for command in (cli_machine.server, cli_machine.doctor, cli_storage.storage):
     app.command()(command)

@@ -1,17 +1,21 @@
-"""`galaxy-mlflow run plan status sync`: the runs of a study."""
+"""`galaxy-mlflow run plan sync`: the runs of a study."""
 
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 import typer
-from rich.table import Column, Table
 
+from galaxy_mlflow.errors import ConfigError, did_you_mean
 from galaxy_mlflow.options import (
+    AddressOption,
     ArmsOption,
     DeviceOption,
+    EngineOption,
+    FailuresOption,
     JobsOption,
+    PatienceOption,
     ReplaceOption,
     RetryOption,
     SetOption,
@@ -31,6 +35,7 @@ if TYPE_CHECKING:
     from galaxy_mlflow.runner import Machine
 
 INTERRUPTED = 130
+ENGINES = ("local", "ray")
 
 
 def run(
@@ -41,6 +46,10 @@ def run(
     jobs: JobsOption = 1,
     threads: ThreadsOption = None,
     device: DeviceOption = "auto",
+    engine: EngineOption = "local",
+    address: AddressOption = None,
+    max_failures: FailuresOption = 5,
+    patience: PatienceOption = 10,
     skip_bad: SkipBadOption = False,
     retry_failed: RetryOption = False,
     replace_runs: ReplaceOption = False,
@@ -49,11 +58,20 @@ def run(
 
     Example: `galaxy-mlflow run experiments/csv.toml --splits 0-2 --set arm.scratch.epochs=10`
     """
+    from galaxy_mlflow.dispatch import Rules
     from galaxy_mlflow.runner import Machine
 
     settings, wanted = read_study(study, override, splits, arms)
     wanted = replace(wanted, retry_failed=retry_failed, replace=replace_runs)
-    machine = Machine(jobs, threads, device, skip_bad)
+    machine = Machine(
+        jobs,
+        threads,
+        device,
+        skip_bad,
+        _engine(engine, jobs, address),
+        address,
+        Rules(failures=max_failures, patience=60 * patience),
+    )
     raise typer.Exit(train(settings, wanted, machine))
 
 
@@ -88,59 +106,33 @@ def plan(
     say(f"about {cost.gigabytes:.2g} GB of checkpoints on the server")
 
 
-def status(study: StudyArgument) -> None:
-    """Say which runs are finished, running, failed or waiting in the spool.
-
-    Example: `galaxy-mlflow status demo`
-    """
-    from galaxy_mlflow import schema
-    from galaxy_mlflow.home import Home
-    from galaxy_mlflow.spool import spools_under
-    from galaxy_mlflow.study_file import study_name
-    from galaxy_mlflow.tracking import MlflowStore
-
-    home, name = Home.default(), study_name(study)
-    store = MlflowStore(home.tracking_uri, home)
-    runs = sorted(store.runs(name), key=lambda record: record.job)
-    table = Table(
-        Column("run", no_wrap=True),
-        "status",
-        "last epoch",
-        "test accuracy",
-        "attempt",
-        "reason",
-        title=name,
-    )
-    for record in runs:
-        accuracy = record.metrics.get("test_accuracy")
-        table.add_row(
-            record.job.run_name,
-            record.status,
-            "" if record.status == schema.FINISHED else str(store.last_epoch(record.run_id)),
-            f"{accuracy:.1%}" if accuracy is not None else "",
-            record.tags.get(schema.ATTEMPT, ""),
-            record.tags.get(schema.REASON, "") if record.status == schema.FAILED else "",
-        )
-    console.print(table if runs else f"{name}: no runs on the server yet", highlight=False)
-    waiting = spools_under(home.spool_here / name)
-    if waiting:
-        say(f"{len(waiting)} runs have records or checkpoints in the spool")
-
-
 def sync() -> None:
     """Send what is waiting in the spool to the server.
 
     Example: `galaxy-mlflow sync`
     """
+    from galaxy_mlflow.delivery import sync_spools
     from galaxy_mlflow.display import Display
     from galaxy_mlflow.home import Home
-    from galaxy_mlflow.runner import sync_spools
     from galaxy_mlflow.tracking import MlflowStore
 
     home = Home.default()
     complete = sync_spools(home, MlflowStore(home.tracking_uri, home), Display(console))
     say("the server has everything" if complete else "some records are still waiting")
     raise typer.Exit(0 if complete else 1)
+
+
+def _engine(name: str, jobs: int, address: str | None) -> Literal["local", "ray"]:
+    """Read `--engine`, and refuse options of the other one."""
+    if name == "ray":
+        if jobs != 1:
+            raise ConfigError("--jobs: Ray runs as many at once as fit; see [resources] in a study")
+        return "ray"
+    if name != "local":
+        raise ConfigError(f"--engine {name}{did_you_mean(name, ENGINES)}: {' or '.join(ENGINES)}")
+    if address is not None:
+        raise ConfigError("--address is a Ray cluster's: give --engine ray too")
+    return "local"
 
 
 def train(study: Study, wanted: Selection, machine: Machine) -> int:

@@ -178,6 +178,25 @@ class CheckpointSettings(Settings):
     upload_every: Count = 10  # epochs between uploads of the last checkpoint
 
 
+class ResourceSettings(Settings):
+    """What one job takes of a machine; `--engine ray` places jobs by it. None: measured.
+
+    It decides where and when a run is trained, not what comes out; only `cpus` is also the number
+    of processor threads where `--threads` is not given.
+    """
+
+    cpus: Count | None = None
+    gpus: float | None = Field(default=None, ge=0)  # 0.25: four jobs share a GPU
+    memory_gb: float | None = Field(default=None, gt=0)  # of main memory
+
+    @field_validator("gpus")
+    @classmethod
+    def _a_share_or_whole(cls, gpus: float | None) -> float | None:
+        if gpus is not None and gpus > 1 and not gpus.is_integer():
+            raise ValueError(f"{gpus:g} GPUs: give a share of one GPU, such as 0.25, or 1")
+        return gpus
+
+
 class ArmSettings(Settings):
     """One way of training."""
 
@@ -255,6 +274,7 @@ class Study(Settings):
     augmentation: AugmentationSettings = AugmentationSettings()
     fractal: FractalSettings = FractalSettings()
     checkpoints: CheckpointSettings = CheckpointSettings()
+    resources: ResourceSettings = ResourceSettings()
     arm: dict[str, ArmSettings] = Field(min_length=1)
 
     @field_validator("arm")

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
+import socket
+from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 
@@ -23,6 +24,9 @@ from galaxy_mlflow.prepare import Progress as Step
 from galaxy_mlflow.schema import JobId
 from galaxy_mlflow.worker import JobEvent, JobResult
 
+_MOST_BARS = 12
+"""Of jobs at once: a hundred machines have more of them than a screen has lines."""
+
 
 class Display:
     """Bars on a terminal; one line a finished run where the output is no terminal."""
@@ -40,7 +44,10 @@ class Display:
         )
         self._jobs: dict[JobId, TaskID] = {}
         self._latest: dict[JobId, float] = {}
+        self._sums: dict[str, float] = defaultdict(float)  # of the latest, by arm
+        self._counts: Counter[str] = Counter()
         self._epochs: dict[JobId, int] = {}
+        self._done: dict[JobId, int] = {}
         self._total: TaskID | None = None
 
     def say(self, message: str) -> None:
@@ -71,9 +78,9 @@ class Display:
         self._epochs = {run.job: epochs[run.job.arm] for run in plan.runs}
         for run in plan.runs:
             if run.record is not None and run.status == schema.FINISHED:
-                accuracy = run.record.metrics.get(schema.SELECTED_TEST_ACCURACY)
+                accuracy = run.record.selected_accuracy
                 if accuracy is not None:
-                    self._latest[run.job] = accuracy
+                    self._note(run.job, accuracy)
         total = sum(self._epochs[run.job] for run in plan.todo)
         self._total = self._bars.add_task("study", total=total)
         self._bars.start()
@@ -88,20 +95,21 @@ class Display:
             self.say(event.message)
         if event.epoch < 0:
             return
-        if event.job not in self._jobs:
+        self._note(event.job, event.accuracy)
+        done = event.epoch + 1
+        self._advance(max(0, done - self._done.get(event.job, 0)))
+        self._done[event.job] = max(done, self._done.get(event.job, 0))
+        if event.job not in self._jobs and len(self._jobs) < _MOST_BARS:
             total = self._epochs[event.job]
             self._jobs[event.job] = self._bars.add_task(event.job.run_name, total=total)
-            self._advance(event.epoch)  # epochs trained before this call
-        self._latest[event.job] = event.accuracy
-        self._bars.update(
-            self._jobs[event.job],
-            completed=event.epoch + 1,
-            description=f"{event.job.run_name}  test {event.accuracy:.1%}",
-        )
-        self._advance(1)
+        if event.job in self._jobs:
+            self._bars.update(self._jobs[event.job], completed=done, description=_described(event))
 
     def result(self, result: JobResult) -> None:
         """Show how one job ended."""
+        done = self._done.pop(result.job, 0)
+        if result.status == schema.FINISHED:  # others may have trained the rest
+            self._advance(self._epochs.get(result.job, done) - done)
         task = self._jobs.pop(result.job, None)
         if task is not None:
             self._bars.remove_task(task)
@@ -110,10 +118,21 @@ class Display:
         reason = f": {result.reason}" if result.reason else ""
         self.say(f"{result.job.run_name}  {result.status}{shown}{reason}")
 
+    def _note(self, job: JobId, accuracy: float) -> None:
+        """Take a job's latest accuracy into the mean of its arm."""
+        self._counts[job.arm] += job not in self._latest
+        self._sums[job.arm] += accuracy - self._latest.get(job, 0.0)
+        self._latest[job] = accuracy
+
     def _advance(self, epochs: int) -> None:
-        by_arm: dict[str, list[float]] = defaultdict(list)
-        for job, accuracy in self._latest.items():
-            by_arm[job.arm].append(accuracy)
-        means = "  ".join(f"{arm} {sum(v) / len(v):.1%}" for arm, v in sorted(by_arm.items()))
+        means = (f"{arm} {self._sums[arm] / n:.1%}" for arm, n in sorted(self._counts.items()))
         if self._total is not None:
-            self._bars.update(self._total, advance=epochs, description=f"study  {means}")
+            shown = "  ".join(("study", *means))
+            self._bars.update(self._total, advance=epochs, description=shown)
+
+
+def _described(event: JobEvent) -> str:
+    """Say how far a job is, and where, if that is another machine."""
+    elsewhere = event.machine not in ("", socket.gethostname())
+    where = f" on {event.machine}" if elsewhere else ""
+    return f"{event.job.run_name}{where}  test {event.accuracy:.1%}"

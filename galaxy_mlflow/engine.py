@@ -1,60 +1,94 @@
 """The local engine: jobs trained here, in this process or in several.
 
-Each worker process takes one job after another from a pipe. A process that dies is replaced and its
-job tried again, at most `TRIES` times; the job resumes from its last checkpoint.
+Each worker process takes one job after another from a pipe. A process that dies is replaced, and
+its job is lost: `dispatch` gives it again, and it resumes from its last checkpoint.
 """
 
 from __future__ import annotations
 
 import os
 import signal
-from collections import deque
-from collections.abc import Generator, Iterator, Sequence
+import time
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from multiprocessing import get_context
 from multiprocessing.connection import Connection, wait
 from multiprocessing.context import SpawnProcess
 
+from galaxy_mlflow.dispatch import Lost, News
 from galaxy_mlflow.processes import ctrl_c_held_back, hear_ctrl_c, watch_parent
-from galaxy_mlflow.worker import STOPPED, JobEvent, JobResult, JobSpec, Report, run_job
+from galaxy_mlflow.schema import JobId
+from galaxy_mlflow.worker import JobEvent, JobSpec, Report, run_job
 
-TRIES = 3
-Results = Generator[JobResult, None, None]
+SpecOf = Callable[[JobId], JobSpec]
 _GOODBYE = 20.0  # seconds that workers have to close their records after Ctrl-C
 
 
-def run_here(specs: Sequence[JobSpec], report: Report) -> Results:
-    """Train jobs one after another in this process; yield each result as it comes."""
-    for spec in specs:
-        yield run_job(spec, report)
+class OwnProcess:
+    """Trains one job at a time, in this process."""
+
+    def __init__(self, spec_of: SpecOf, report: Report) -> None:
+        self._spec_of = spec_of
+        self._report = report
+        self._job: JobId | None = None
+
+    def room(self) -> int:
+        """Return 1 while there is no job."""
+        return int(self._job is None)
+
+    def give(self, job: JobId) -> None:
+        """Keep the job until news is asked for."""
+        self._job = job
+
+    def news(self, timeout: float) -> Sequence[News]:
+        """Train the job to its end, however long that takes."""
+        if self._job is None:
+            time.sleep(timeout)
+            return []
+        result = run_job(self._spec_of(self._job), self._report)
+        self._job = None
+        return [result]
+
+    def stop(self) -> None:
+        """Do nothing: a job in training has closed its record before Ctrl-C gets here."""
 
 
-def run_in_processes(specs: Sequence[JobSpec], processes: int, report: Report) -> Results:
-    """Train jobs in several processes at once; yield each result as it comes.
+class Processes:
+    """Trains several jobs at once, each in a process of its own."""
 
-    On KeyboardInterrupt the workers close their records, then the interrupt passes on.
-    """
-    queue: deque[JobSpec] = deque(specs)
-    tries: dict[str, int] = {}
-    workers = [_Worker() for _ in range(min(processes, len(specs)))]
-    try:
-        for worker in workers:
-            worker.give(queue.popleft())
-        while any(worker.spec for worker in workers):
-            yield from _next_results(workers, queue, tries, report)
-    finally:
-        for worker in workers:
+    def __init__(self, spec_of: SpecOf, processes: int) -> None:
+        self._spec_of = spec_of
+        self._workers = [_Worker() for _ in range(processes)]
+
+    def room(self) -> int:
+        """Return the number of idle processes."""
+        return sum(worker.job is None for worker in self._workers)
+
+    def give(self, job: JobId) -> None:
+        """Send a job to an idle process."""
+        worker = next(worker for worker in self._workers if worker.job is None)
+        worker.give(self._spec_of(job))
+
+    def news(self, timeout: float) -> Sequence[News]:
+        """Return what the processes sent, and the jobs of those that died."""
+        busy = {worker.pipe: worker for worker in self._workers if worker.job is not None}
+        return [busy[pipe].hear() for pipe in wait(list(busy), timeout)]  # type: ignore[index]
+
+    def stop(self) -> None:
+        """Have the processes close their records and leave."""
+        for worker in self._workers:
             worker.stop()
-        for worker in workers:
-            worker.join()
+        deadline = time.monotonic() + _GOODBYE
+        for worker in self._workers:
+            worker.join(max(0.0, deadline - time.monotonic()))
 
 
 @dataclass
 class _Worker:
     """One child process and the job it has."""
 
-    spec: JobSpec | None = None
+    job: JobId | None = None
     process: SpawnProcess = field(init=False)
     pipe: Connection = field(init=False)
 
@@ -69,13 +103,24 @@ class _Worker:
             self.process.start()
         theirs.close()
 
-    def give(self, spec: JobSpec | None) -> None:
-        self.spec = spec
-        if spec is not None:
-            with suppress(OSError):  # it died idle: its end of the pipe will tell
-                self.pipe.send(spec)
+    def give(self, spec: JobSpec) -> None:
+        self.job = spec.job
+        with suppress(OSError):  # it died idle: its end of the pipe will tell
+            self.pipe.send(spec)
 
-    def replace(self) -> int | None:
+    def hear(self) -> News:
+        """Return the next thing the process says; replace a process that died."""
+        job = self.job
+        assert job is not None  # noqa: S101  only busy workers are listened to
+        try:
+            news: News = self.pipe.recv()
+        except (EOFError, ConnectionResetError):
+            news = Lost(job, f"its process died (exit code {self._replace()})")
+        if not isinstance(news, JobEvent):
+            self.job = None
+        return news
+
+    def _replace(self) -> int | None:
         """Start a new process in place of one that died; return how that one ended."""
         self.process.join()
         code = self.process.exitcode
@@ -86,46 +131,15 @@ class _Worker:
     def stop(self) -> None:
         """Ask the process to close its records and leave."""
         self.pipe.close()
-        if self.spec is not None and self.process.pid is not None:
+        if self.job is not None and self.process.pid is not None:
             with suppress(ProcessLookupError):
                 os.kill(self.process.pid, signal.SIGINT)
 
-    def join(self) -> None:
-        self.process.join(_GOODBYE)
+    def join(self, timeout: float) -> None:
+        self.process.join(timeout)
         if self.process.is_alive():
             self.process.kill()
             self.process.join()
-
-
-def _next_results(
-    workers: Sequence[_Worker], queue: deque[JobSpec], tries: dict[str, int], report: Report
-) -> Iterator[JobResult]:
-    """Wait for news; pass on events, yield results, and give idle workers their next job."""
-    busy = {worker.pipe: worker for worker in workers if worker.spec is not None}
-    for pipe in wait(list(busy)):
-        worker = busy[pipe]  # type: ignore[index]
-        try:
-            news: JobEvent | JobResult = worker.pipe.recv()
-        except (EOFError, ConnectionResetError):
-            news = _after_death(worker, tries, report)
-        if isinstance(news, JobResult):
-            worker.give(queue.popleft() if queue else None)
-            yield news
-        else:
-            report(news)
-
-
-def _after_death(worker: _Worker, tries: dict[str, int], report: Report) -> JobEvent | JobResult:
-    """Replace a dead process; give its job again, or give it up."""
-    spec = worker.spec
-    assert spec is not None  # noqa: S101  only busy workers are waited for
-    code = worker.replace()
-    name = spec.job.run_name
-    tries[name] = tries.get(name, 0) + 1
-    if tries[name] >= TRIES:
-        return JobResult(spec.job, STOPPED, f"its process died {TRIES} times (exit code {code})")
-    worker.give(spec)
-    return JobEvent(spec.job, message=f"{name}: its process died; trying again")
 
 
 def _serve(pipe: Connection) -> None:

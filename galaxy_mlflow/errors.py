@@ -18,6 +18,7 @@ GalaxyError                    the base; the command line prints it and exits wi
     ├── CheckpointError        a checkpoint is missing, damaged or of another run
     ├── SpoolError             the local record of a run is damaged
     └── ClaimLostError         another worker owns this run
+        └── BusyError          it is alive, and had the run first
 """
 
 from __future__ import annotations
@@ -98,6 +99,10 @@ class SpoolError(RunError):
 
 class ClaimLostError(RunError):
     """Another worker owns this run."""
+
+
+class BusyError(ClaimLostError):
+    """Another worker owns this run, is alive, and had it first: its end is to be waited for."""
 
 
 @dataclass(frozen=True)

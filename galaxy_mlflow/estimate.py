@@ -12,7 +12,7 @@ from galaxy_mlflow.config import ArmSettings, Study
 from galaxy_mlflow.models import build_model, count_parameters
 from galaxy_mlflow.optimize import make_optimizer
 from galaxy_mlflow.plan import Plan
-from galaxy_mlflow.splits import Split
+from galaxy_mlflow.prepare import Splits
 
 _TRIAL_BATCH = 32
 _TRIAL_STEPS = 2
@@ -31,16 +31,17 @@ class Estimate:
     gigabytes: float  # left on the server
 
 
-def estimate(study: Study, plan: Plan, splits: dict[int, Split], n_classes: int) -> Estimate:
+def estimate(study: Study, plan: Plan, splits: Splits, n_classes: int) -> Estimate:
     """Estimate the cost of a plan by a few training steps of each arm on made-up images."""
     arms = {run.job.arm for run in plan.todo}
     speed = {arm: _images_per_second(study, study.arm[arm], n_classes) for arm in arms}
     size = {arm: _bytes_left(study, study.arm[arm], n_classes) for arm in arms}
+    split = splits[plan.todo[0].job.split]  # all are of one size
+    evaluated = split.val.size + split.test.size
     epochs = images = 0
     seconds = 0.0
     for run in plan.todo:
-        split, settings = splits[run.job.split], study.arm[run.job.arm]
-        evaluated = split.val.size + split.test.size
+        settings = study.arm[run.job.arm]
         epochs += settings.epochs
         images += settings.epochs * (split.train.size + evaluated)
         work = settings.epochs * (split.train.size + evaluated * _EVALUATION_COST)

@@ -6,7 +6,9 @@ import hashlib
 import json
 import os
 import shutil
+import time
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +25,20 @@ def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
     finally:
         draft.unlink(missing_ok=True)
     sync_folder(path.parent)
+
+
+def remove_drafts(folder: Path, older_than: float = 0.0) -> None:
+    """Remove what killed processes left of files they were writing, anywhere below a folder.
+
+    Parameters
+    ----------
+    older_than : seconds; a younger draft may be one that a living process writes
+    """
+    latest = time.time() - older_than
+    for draft in folder.glob("**/.*.tmp"):
+        with suppress(OSError):  # another process cleans too
+            if draft.stat().st_mtime <= latest:
+                draft.unlink()
 
 
 def write_json(path: Path, value: Any) -> None:

@@ -19,7 +19,7 @@ import uuid
 import zlib
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Final
@@ -94,6 +94,7 @@ class Store:
     shape: tuple[int, int, int, int]
     bad: dict[int, str]  # row -> why its picture could not be decoded
     converted: dict[str, int]  # greyscale, CMYK ... -> pictures of that kind
+    repaired: bool = False  # what was there before was damaged: built again just now
 
 
 def map_images(file: Path, shape: tuple[int, int, int, int]) -> Pixels:
@@ -161,7 +162,7 @@ def _checksums(images: Pixels, slices: Sequence[slice]) -> list[int]:
 
 def _build(place: Path, plan: Plan, workers: int | None, progress: Progress | None) -> Store:
     """Build a store beside its place and move it there; the caller holds the lock."""
-    draft = _draft_of(place)
+    draft, damaged = _draft_of(place), _is_damaged(place)
     try:
         draft.mkdir()
         _require_room(draft, plan)
@@ -173,7 +174,15 @@ def _build(place: Path, plan: Plan, workers: int | None, progress: Progress | No
     store = _open(place, plan, just_built=True)
     if store is None:
         raise DataError(f"{place}: what was written there reads back otherwise: check the disk")
-    return store
+    return replace(store, repaired=damaged)
+
+
+def _is_damaged(place: Path) -> bool:
+    """Whether a store that could not be opened was once whole, and meant to be used again."""
+    try:
+        return place.exists() and bool(json.loads((place / MANIFEST).read_bytes())["reusable"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return True
 
 
 def _render(

@@ -31,6 +31,21 @@ ThreadsOption = Annotated[
     int | None, typer.Option(min=1, help="Processor threads a run; default: cores shared out.")
 ]
 DeviceOption = Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")]
+EngineOption = Annotated[
+    str, typer.Option(help="local: this machine; ray: a Ray cluster, or one started here.")
+]
+AddressOption = Annotated[
+    str | None,
+    typer.Option(metavar="HOST:PORT", help="The Ray cluster's head; default: $RAY_ADDRESS."),
+]
+FailuresOption = Annotated[
+    int,
+    typer.Option(min=1, help="Give a job up after this many losses in a row without an epoch."),
+]
+PatienceOption = Annotated[
+    float,
+    typer.Option(min=0, help="Minutes to wait while a disk is full or the server is away."),
+]
 RetryOption = Annotated[bool, typer.Option("--retry-failed", help="Also run failed runs again.")]
 ReplaceOption = Annotated[
     bool, typer.Option("--replace", help="Delete runs of other settings or data, and run anew.")

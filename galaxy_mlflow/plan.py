@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from galaxy_mlflow import schema
 from galaxy_mlflow.config import Study
 from galaxy_mlflow.errors import ConfigError, did_you_mean
-from galaxy_mlflow.runs import RunRecord, refuse_conflict
+from galaxy_mlflow.runs import ListedRun, refuse_conflict
 from galaxy_mlflow.schema import JobId
 from galaxy_mlflow.tracking import MlflowStore
 
@@ -21,8 +21,8 @@ class PlannedRun:
     """One wanted run, and what the server knows of it."""
 
     job: JobId
-    record: RunRecord | None
-    replaces: RunRecord | None = None  # of other settings or data, to be deleted first
+    record: ListedRun | None
+    replaces: ListedRun | None = None  # of other settings or data, to be deleted first
 
     @property
     def status(self) -> str:
@@ -114,18 +114,17 @@ def make_plan(study: Study, data_hash: str, store: MlflowStore, wanted: Selectio
     ServerError
         The server cannot be reached.
     """
-    known = _by_job(store.runs(study.name))
+    known = _by_job(store.listing(study.name))
+    hashes = {arm: identity_hashes(study, arm, data_hash) for arm in wanted.arms}
     runs = []
     for split in wanted.splits:
         for arm in wanted.arms:
             job = JobId(study.name, split, arm)
-            record, hashes = known.get(job), identity_hashes(study, arm, data_hash)
-            if record is not None and wanted.replace and differ(record.tags, hashes):
-                runs.append(PlannedRun(job, None, replaces=record))
-                continue
-            if record is not None:
-                refuse_conflict(record, hashes, study.arm_params(arm))
-            runs.append(PlannedRun(job, record))
+            record = known.get(job)
+            other = record is not None and differ(_hashes_of(record), hashes[arm])
+            if other and not wanted.replace:
+                _show_conflict(study, job, hashes[arm], store)
+            runs.append(PlannedRun(job, None, record) if other else PlannedRun(job, record))
     return Plan(tuple(runs), wanted.retry_failed)
 
 
@@ -139,9 +138,20 @@ def identity_hashes(study: Study, arm: str, data_hash: str) -> dict[str, str]:
     return {schema.CONFIG_HASH: study.config_hash(arm), schema.DATA_HASH: data_hash}
 
 
-def _by_job(records: Iterable[RunRecord]) -> dict[JobId, RunRecord]:
+def _hashes_of(run: ListedRun) -> dict[str, str]:
+    return {schema.CONFIG_HASH: run.config_hash, schema.DATA_HASH: run.data_hash}
+
+
+def _show_conflict(study: Study, job: JobId, hashes: Mapping[str, str], store: MlflowStore) -> None:
+    """Raise the error that shows how the run on the server differs; a listing knows too little."""
+    record = store.find(job)
+    if record is not None:
+        refuse_conflict(record, hashes, study.arm_params(job.arm))
+
+
+def _by_job(records: Iterable[ListedRun]) -> dict[JobId, ListedRun]:
     """Return the oldest run of each job: by the claim rule it is the one that counts."""
-    known: dict[JobId, RunRecord] = {}
+    known: dict[JobId, ListedRun] = {}
     for record in records:
         known.setdefault(record.job, record)
     return known

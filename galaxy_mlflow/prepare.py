@@ -20,6 +20,19 @@ from galaxy_mlflow.tracking import MlflowStore
 
 Progress = Callable[[int, int], None]
 _SAMPLES_A_CLASS = 8
+_SPLITS_LOOKED_AT = 100
+
+
+@dataclass(frozen=True)
+class Splits:
+    """The wanted splits of a study, each drawn when it is asked for: all would fill the memory."""
+
+    rule: SplitRule
+    labels: NDArray[np.int64]
+    numbers: Sequence[int]
+
+    def __getitem__(self, number: int) -> Split:
+        return draw_split(self.rule, self.labels, number)
 
 
 @dataclass(frozen=True)
@@ -28,7 +41,7 @@ class Prepared:
 
     study: Study
     data: GalaxyData
-    splits: dict[int, Split]
+    splits: Splits
     samples: Path
     weights: dict[str, Path | None] = field(default_factory=dict)  # by arm
 
@@ -46,16 +59,17 @@ def prepare_data(
     return open_data(study.data, home.cache, skip_bad=skip_bad, progress=progress)
 
 
-def draw_splits(study: Study, data: GalaxyData, numbers: Sequence[int]) -> dict[int, Split]:
-    """Draw the wanted splits.
+def draw_splits(study: Study, data: GalaxyData, numbers: Sequence[int]) -> Splits:
+    """Return the wanted splits; the first is drawn to see that they can be.
 
     Raises
     ------
     SplitError
         The sizes asked for cannot be had from this many images.
     """
-    rule = split_rule(study, data.labels.size)
-    return {number: draw_split(rule, data.labels, number) for number in numbers}
+    splits = Splits(split_rule(study, data.labels.size), data.labels, numbers)
+    splits[numbers[0]]
+    return splits
 
 
 def split_rule(study: Study, n: int) -> SplitRule:
@@ -67,12 +81,15 @@ def split_rule(study: Study, n: int) -> SplitRule:
     return SplitRule(settings.recipe, n_test, settings.stratified, settings.seed, val_fraction)
 
 
-def class_warnings(splits: dict[int, Split], data: GalaxyData) -> list[str]:
-    """Return a warning for each class with fewer than 2 images in some part of a split."""
+def class_warnings(splits: Splits, data: GalaxyData) -> list[str]:
+    """Return a warning for each class with fewer than 2 images in some part of a split.
+
+    The first hundred splits are looked at: in a larger study they tell what the others are like.
+    """
     return [
         warning
-        for split in splits.values()
-        for warning in sparse_parts(split, data.labels, data.classes)
+        for number in splits.numbers[:_SPLITS_LOOKED_AT]
+        for warning in sparse_parts(splits[number], data.labels, data.classes)
     ]
 
 

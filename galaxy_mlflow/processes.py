@@ -10,6 +10,7 @@ import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from types import FrameType
 
 _SET_PARENT_DEATH_SIGNAL = 1  # PR_SET_PDEATHSIG of Linux's prctl
 
@@ -35,8 +36,12 @@ def ctrl_c_held_back() -> Iterator[None]:
 
 
 def hear_ctrl_c() -> None:
-    """Have Ctrl-C reach this process again, as KeyboardInterrupt."""
-    signal.signal(signal.SIGINT, signal.default_int_handler)
+    """Have Ctrl-C reach this process again, as KeyboardInterrupt, once.
+
+    A terminal sends it to parent and children alike, and the parent asks its children to stop: the
+    second time, a child is closing its records already.
+    """
+    signal.signal(signal.SIGINT, _interrupt_once)
     signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
 
 
@@ -49,6 +54,11 @@ def ask_to_end_with_parent() -> None:
     """Have Linux end this process, which need not be Python, with its parent."""
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(_SET_PARENT_DEATH_SIGNAL, signal.SIGTERM)
+
+
+def _interrupt_once(number: int, frame: FrameType | None) -> None:
+    signal.signal(number, signal.SIG_IGN)
+    signal.default_int_handler(number, frame)
 
 
 def _leave_with_parent() -> None:

@@ -2,28 +2,25 @@
 
 from __future__ import annotations
 
+import uuid
 from collections import Counter
-from collections.abc import Iterator
-from contextlib import closing, contextmanager
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager, suppress
+from dataclasses import dataclass, field, replace
+from typing import Literal
 
 from galaxy_mlflow import schema
 from galaxy_mlflow.cache import GalaxyData
 from galaxy_mlflow.config import Study
+from galaxy_mlflow.dispatch import Crew, Rules, dispatch
 from galaxy_mlflow.display import Display
-from galaxy_mlflow.engine import run_here, run_in_processes
-from galaxy_mlflow.errors import (
-    ClaimLostError,
-    ConfigError,
-    IdentityConflictError,
-    ServerError,
-    ServerRefusedError,
-    SpoolError,
-)
+from galaxy_mlflow.engine import OwnProcess, Processes
+from galaxy_mlflow.errors import ConfigError, ServerError
 from galaxy_mlflow.home import Home
 from galaxy_mlflow.plan import Plan, Selection, differ, identity_hashes, make_plan
 from galaxy_mlflow.prepare import (
     Prepared,
+    Splits,
     class_warnings,
     draw_samples,
     draw_splits,
@@ -31,26 +28,29 @@ from galaxy_mlflow.prepare import (
     prepare_weights,
 )
 from galaxy_mlflow.processes import available_cores
-from galaxy_mlflow.sinks import Courier
-from galaxy_mlflow.splits import Split
-from galaxy_mlflow.spool import Spool, spools_under
+from galaxy_mlflow.schema import JobId
+from galaxy_mlflow.spool import Spool
+from galaxy_mlflow.tidy import tidy
 from galaxy_mlflow.tracking import MlflowStore
-from galaxy_mlflow.worker import WAITING, JobResult, JobSpec
+from galaxy_mlflow.worker import STOPPED, JobResult, JobSpec, Report
 from mlflow_server.local import LocalServer, free_port, serving
 
 
 @dataclass(frozen=True)
 class Machine:
-    """How this machine is used; none of it changes what a run computes but `threads`."""
+    """Where and how jobs are trained; none of it changes what a run computes but `threads`."""
 
     jobs: int = 1
     threads: int | None = None  # a job; None: the cores shared out among the jobs
     device: str = "auto"
     skip_bad: bool = False
+    engine: Literal["local", "ray"] = "local"
+    address: str | None = None  # of a Ray cluster; None: RAY_ADDRESS, or one started here
+    rules: Rules = field(default_factory=Rules)
 
     @property
     def threads_a_job(self) -> int:
-        """Processor threads of each job."""
+        """Processor threads of each job of the local engine."""
         return self.threads or max(1, available_cores() // self.jobs)
 
 
@@ -83,7 +83,7 @@ class Ahead:
     """What a study has before it: its images, the wanted splits, and the runs left."""
 
     data: GalaxyData
-    splits: dict[int, Split]
+    splits: Splits
     plan: Plan
 
 
@@ -110,106 +110,63 @@ def look_ahead(study: Study, wanted: Selection, machine: Machine, display: Displ
 
 
 def run_study(study: Study, wanted: Selection, machine: Machine, display: Display) -> Outcome:
-    """Train what is left of a study on this machine.
+    """Train what is left of a study.
 
     Raises
     ------
     GalaxyError
         The study, its data, its weights or the server cannot be used; nothing was started.
     """
-    device = _device(machine.device)
+    if machine.engine == "local":
+        machine = replace(machine, device=_device(machine.device))
     ahead = look_ahead(study, wanted, machine, display)
+    home = Home.default()
+    store = MlflowStore(home.tracking_uri, home)
+    tidy(home, store, study.name)
     if not ahead.plan.todo:
         return Outcome(ahead.plan)
-    home = Home.default()
     arms = [arm for arm in study.arm if any(run.job.arm == arm for run in ahead.plan.todo)]
-    store = MlflowStore(home.tracking_uri, home)
     with display.step("initial weights") as progress:
         weights = prepare_weights(study, arms, store, progress)
     samples = draw_samples(study, ahead.data, home)
     if wanted.replace:
         _make_way(ahead, study, store)
     prepared = Prepared(study, ahead.data, ahead.splits, samples, weights)
-    machine = replace(machine, device=device)
-    results = tuple(_train(prepared, ahead.plan, machine, display))
-    return Outcome(ahead.plan, tuple(_try_again(result, store, display) for result in results))
-
-
-def sync_spools(home: Home, store: MlflowStore, display: Display) -> bool:
-    """Send what earlier runs left in the spool; return whether everything arrived.
-
-    Raises
-    ------
-    ServerError
-        The server cannot be reached; everything is kept.
-    """
-    arrived = [_sync(Spool(folder), store, display) for folder in spools_under(home.spool_here)]
-    return all(arrived)
-
-
-def _try_again(result: JobResult, store: MlflowStore, display: Display) -> JobResult:
-    """Send what a job could not send at its end: the server may be back by now."""
-    if result.status != WAITING:
-        return result
-    try:
-        arrived = _sync(Spool(store.home.spool_of(result.job)), store, display)
-    except ServerError:
-        return result
-    return replace(result, status=schema.FINISHED, reason="") if arrived else result
-
-
-def _sync(spool: Spool, store: MlflowStore, display: Display) -> bool:
-    """Send one spool; what is wrong with it alone is said and does not keep others waiting."""
-    try:
-        return _deliver(spool, store, display)
-    except ClaimLostError as error:
-        display.say(f"{error}: left to it")
-        return True
-    except (ServerRefusedError, IdentityConflictError, SpoolError) as error:
-        display.say(f"{spool.folder}: {error}")
-        return False
-
-
-def _deliver(spool: Spool, store: MlflowStore, display: Display) -> bool:
-    spool.acquire()
-    try:
-        job, waiting = spool.start().job, spool.waiting
-        if waiting:
-            try:
-                Courier(spool, store).deliver()
-            finally:
-                while store.news:
-                    display.say(store.news.popleft())
-            display.say(f"{job.study} {job.run_name}: {waiting - spool.waiting} records sent")
-        if spool.ended == schema.FINISHED and not spool.waiting:
-            spool.discard()
-        return not spool.waiting
-    finally:
-        spool.release()
+    return Outcome(ahead.plan, tuple(_train(prepared, ahead.plan, machine, display)))
 
 
 def _train(
     prepared: Prepared, plan: Plan, machine: Machine, display: Display
 ) -> Iterator[JobResult]:
-    study = prepared.study
-    epochs = {name: arm.epochs for name, arm in study.arm.items()}
+    epochs = {name: arm.epochs for name, arm in prepared.study.arm.items()}
+    jobs = [run.job for run in plan.todo]
+    home = Home.default()
     with _address(machine) as uri, display.running(plan, epochs):
-        specs = list(_specs(prepared, plan, machine, uri))
-        if machine.jobs == 1:
-            results = run_here(specs, display.event)
-        else:
-            results = run_in_processes(specs, machine.jobs, display.event)
+        call = _Call(prepared, machine, uri, display.say)
+        results = dispatch(jobs, call.crew(len(jobs)), display.event, machine.rules)
         with closing(results):
             for result in results:
                 display.result(result)
+                _leave_word(result, MlflowStore(uri, home))
                 yield result
+
+
+def _leave_word(result: JobResult, store: MlflowStore) -> None:
+    """Leave the reason why a run was given up where `status` finds it, if the server is there."""
+    if result.status != STOPPED:
+        return
+    with suppress(ServerError):
+        run = store.find(result.job)
+        if run is not None:
+            store.send_tags(run.run_id, {schema.REASON: result.reason[:5000]})
 
 
 @contextmanager
 def _address(machine: Machine) -> Iterator[str]:
     """Yield where workers send records: several at once need a server before SQLite."""
     home = Home.default()
-    if machine.jobs == 1 or not home.owns(home.tracking_uri):
+    alone = machine.jobs == 1 and machine.engine == "local"
+    if alone or not home.owns(home.tracking_uri):
         yield home.tracking_uri
         return
     server = LocalServer(home.database_uri, home.artifacts, free_port(), home.path / "server.log")
@@ -217,20 +174,57 @@ def _address(machine: Machine) -> Iterator[str]:
         yield uri
 
 
-def _specs(prepared: Prepared, plan: Plan, machine: Machine, uri: str) -> Iterator[JobSpec]:
-    for run in plan.todo:
-        yield JobSpec(
-            study=prepared.study,
-            arm=run.job.arm,
-            split=prepared.splits[run.job.split],
-            data=prepared.data,
+@dataclass(frozen=True)
+class _Call:
+    """What all jobs of one call of `run` share."""
+
+    prepared: Prepared
+    machine: Machine
+    uri: str  # where records are sent
+    say: Callable[[str], None]
+    session: str = field(default_factory=lambda: uuid.uuid4().hex[:8])
+
+    def crew(self, jobs: int) -> Callable[[Report], Crew]:
+        """Return what makes the engine's crew for this many jobs."""
+        if self.machine.engine == "ray":
+            return self._ray
+        if self.machine.jobs == 1:
+            return lambda report: OwnProcess(self._spec, report)
+        return lambda _: Processes(self._spec, min(self.machine.jobs, jobs))
+
+    def _spec(self, job: JobId) -> JobSpec:
+        return JobSpec(
+            study=self.prepared.study,
+            arm=job.arm,
+            split=self.prepared.splits[job.split],
+            data=self.prepared.data,
             home=Home.default(),
-            uri=uri,
-            weights_file=prepared.weights[run.job.arm],
-            samples=prepared.samples,
-            device=machine.device,
-            threads=machine.threads_a_job,
+            uri=self.uri,
+            weights_file=self.prepared.weights[job.arm],
+            samples=self.prepared.samples,
+            device=self.machine.device,
+            threads=self.machine.threads_a_job,
+            session=self.session,
         )
+
+    def _ray(self, _: Report) -> Crew:
+        from galaxy_mlflow.ray_crew import RayCrew, RaySetting
+
+        home = Home.default()
+        setting = RaySetting(
+            study=self.prepared.study,
+            data_hash=self.prepared.data.data_hash,
+            weights=self.prepared.weights,
+            device=self.machine.device,
+            threads=self.machine.threads,
+            skip_bad=self.machine.skip_bad,
+            home=home,
+            uri=self.uri,
+            own_store=home.owns(home.tracking_uri),
+            address=self.machine.address,
+            session=self.session,
+        )
+        return RayCrew(setting, self.say)
 
 
 def _device(wanted: str) -> str:
@@ -257,7 +251,7 @@ def _make_way(ahead: Ahead, study: Study, store: MlflowStore) -> None:
         if run.replaces is not None:
             store.delete(run.replaces.run_id)
         spool = Spool(store.home.spool_of(run.job))
-        if not (spool.folder / "run.json").is_file():
+        if not spool.exists:
             continue
         hashes = identity_hashes(study, run.job.arm, ahead.data.data_hash)
         spool.acquire()

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from sys import intern
+from typing import TYPE_CHECKING, Any
 
 from galaxy_mlflow import schema
 from galaxy_mlflow.errors import IdentityConflictError
@@ -28,6 +29,53 @@ class RunRecord:
     tags: dict[str, str]
     params: dict[str, str]
     metrics: dict[str, float]
+
+
+@dataclass(frozen=True, slots=True)
+class ListedRun:
+    """The little of a job's run that a listing keeps: a study may have 100,000 of them.
+
+    Attributes
+    ----------
+    owner : `host:pid:session` of the worker that has or had it
+    alive_at : last sign of life of the owner, ms; 0 where it has left or never gave one
+    epochs : that it is to have; 0 where that is not known
+    last_epoch : -1 for none
+    epoch_seconds : of the last epoch
+    test_accuracy : of the last epoch
+    seen_at : when the last epoch ended, ms; 0 for none
+    """
+
+    run_id: str
+    job: JobId
+    status: str
+    config_hash: str
+    data_hash: str
+    owner: str
+    attempt: int
+    alive_at: int
+    reason: str
+    epochs: int
+    last_epoch: int
+    epoch_seconds: float | None
+    test_accuracy: float | None
+    selected_accuracy: float | None
+    seen_at: int
+
+    @property
+    def machine(self) -> str:
+        """The host of the owner."""
+        return self.owner.partition(":")[0]
+
+
+@dataclass(frozen=True)
+class Standing:
+    """Who has a run now, and how far it is on the server."""
+
+    owner: str
+    attempt: str
+    status: str
+    last_epoch: int
 
 
 @dataclass(frozen=True)
@@ -65,6 +113,50 @@ def record_of(run: Run) -> RunRecord:
     return RunRecord(
         run.info.run_id, job, status, tags, dict(run.data.params), dict(run.data.metrics)
     )
+
+
+def listed(run: Run) -> ListedRun:
+    """Return what a listing keeps of a job's run; hashes that many runs share are kept once."""
+    tags, values = run.data.tags, run.data.metrics
+    loss = latest_loss(run)
+    return ListedRun(
+        run_id=run.info.run_id,
+        job=JobId(intern(tags[schema.STUDY]), int(tags[schema.SPLIT]), intern(tags[schema.ARM])),
+        status=intern(tags.get(schema.STATUS, schema.RUNNING)),
+        config_hash=intern(tags.get(schema.CONFIG_HASH, "")),
+        data_hash=intern(tags.get(schema.DATA_HASH, "")),
+        owner=tags.get(schema.OWNER, ""),
+        attempt=_number(tags.get(schema.ATTEMPT)),
+        alive_at=_number(tags.get(schema.ALIVE_AT)),
+        reason=intern(tags.get(schema.REASON, "")),
+        epochs=_number(run.data.params.get("epochs")),
+        last_epoch=loss.step if loss is not None else -1,
+        epoch_seconds=values.get(schema.EPOCH_SECONDS),
+        test_accuracy=values.get(schema.TEST_ACCURACY),
+        selected_accuracy=values.get(schema.SELECTED_TEST_ACCURACY),
+        seen_at=loss.timestamp if loss is not None else 0,
+    )
+
+
+def standing_of(run: Run) -> Standing:
+    """Return who has a run, and its last epoch."""
+    tags, loss = run.data.tags, latest_loss(run)
+    return Standing(
+        owner=tags.get(schema.OWNER, ""),
+        attempt=tags.get(schema.ATTEMPT, ""),
+        status=tags.get(schema.STATUS, schema.RUNNING),
+        last_epoch=loss.step if loss is not None else -1,
+    )
+
+
+def latest_loss(run: Run) -> Any:
+    """Return step and timestamp of the last epoch: MLflow keeps them beside a metric's value."""
+    metrics = run.data.to_proto().metrics
+    return next((metric for metric in metrics if metric.key == schema.TRAIN_LOSS), None)
+
+
+def _number(text: str | None) -> int:
+    return int(text) if text is not None and text.isdecimal() else 0
 
 
 def refuse_conflict(run: RunRecord, tags: Mapping[str, str], params: Mapping[str, str]) -> None:

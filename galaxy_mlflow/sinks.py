@@ -5,19 +5,25 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
 
 from galaxy_mlflow import schema
+from galaxy_mlflow.claims import SIGN_OF_LIFE, now_ms
+from galaxy_mlflow.courier import Courier
 from galaxy_mlflow.errors import GalaxyError, ServerError, ServerRefusedError
 from galaxy_mlflow.runs import RunRecord
 from galaxy_mlflow.schema import JobId
 from galaxy_mlflow.spool import Event, Kind, RunStart, Spool
 from galaxy_mlflow.tracking import MlflowStore
 
+__all__ = ["Courier", "MemoryRun", "MemorySink", "MlflowSink", "Sink"]
+
 _FIRST_PAUSE = 1.0  # seconds between tries while the server is away, doubled each time
 _LONGEST_PAUSE = 30.0
+_GOODBYE = 5.0  # seconds for a request that is under way when the sink is closed
 
 
 class Sink(Protocol):
@@ -36,7 +42,7 @@ class Sink(Protocol):
         """Close the run as `finished` or `failed`."""
 
     def close(self, patience: float) -> bool:
-        """Wait at most `patience` seconds; return whether all records have arrived."""
+        """Wait until no record has arrived for `patience` seconds; return whether all have."""
 
 
 @dataclass
@@ -88,99 +94,21 @@ class MemorySink:
         return True
 
 
-class Courier:
-    """Brings one spool to the server, in order; calling it again goes on where it was."""
-
-    def __init__(self, spool: Spool, store: MlflowStore) -> None:
-        self.spool = spool
-        self.store = store
-        self.run: RunRecord | None = None
-        self.server_epoch = -1
-
-    def connect(self) -> None:
-        """Find or create the run on the server, once.
-
-        Raises
-        ------
-        ServerError, IdentityConflictError, ClaimLostError
-        """
-        if self.run is not None:
-            return
-        start = self.spool.start()
-        run = self.store.find(start.job)
-        if run is None:
-            self.spool.forget_sent()
-            run = self.store.create(start)
-        elif run.status == schema.FINISHED:
-            self.spool.mark_all_sent()
-        else:
-            self.store.resume(run, start)
-            self.server_epoch = self.store.last_epoch(run.run_id)
-            if self.server_epoch < self.spool.last_sent_epoch:  # restored from an older backup
-                self.spool.forget_sent()
-        self.run = run
-
-    def deliver(self) -> None:
-        """Send all that is pending: epochs first, then artifacts, then the end.
-
-        Raises
-        ------
-        ServerError, IdentityConflictError, ClaimLostError
-        """
-        self.connect()
-        self._send_epochs()
-        self._send_artifacts()
-        for event in self.spool.pending(Kind.END):
-            if self.spool.is_last(event):
-                self.store.send_end(self._run_id, event)
-            self.spool.mark_sent(event)
-
-    @property
-    def _run_id(self) -> str:
-        if self.run is None:
-            raise ServerError("the run is not known on the server yet")
-        return self.run.run_id
-
-    def _send_epochs(self) -> None:
-        for event in self.spool.pending(Kind.EPOCH):
-            if event.epoch > self.server_epoch:
-                self.store.require_owner(self._run_id, self.spool.start())
-                self.store.send_epoch(self._run_id, event)
-            self.spool.mark_sent(event)
-
-    def _send_artifacts(self) -> None:
-        """Upload files; one that a later file of the same name replaces is passed over."""
-        waiting = self.spool.pending(Kind.ARTIFACT)
-        newest = {event.artifact_path: event for event in waiting}
-        for event in waiting:
-            file = self.spool.folder / "outbox" / event.file
-            if newest[event.artifact_path] is event and file.is_file():
-                self._upload(file, event)
-                self._send_epochs()
-            self.spool.mark_sent(event)
-
-    def _upload(self, file: Path, event: Event) -> None:
-        """Upload one file; a refusal does not stop the run: the file stays in the spool."""
-        try:
-            self.store.send_artifact(self._run_id, file, event)
-        except ServerRefusedError as error:
-            raise ServerError(f"upload of {event.artifact_path}: {error}") from None
-
-
 class MlflowSink:
     """Writes each record to the spool, and sends it from a thread of its own.
 
     While the server is away, training goes on. An error that trying again cannot mend is raised
-    from the next `log_epoch`.
+    from the next `log_epoch`. Another thread shows signs of life, whatever is being sent.
     """
 
     def __init__(self, spool: Spool, store: MlflowStore, start: RunStart) -> None:
         self._spool = spool
-        self._courier = Courier(spool, store)
+        self._courier = Courier(spool, store, training=True)
         self._start = start
         self._wake = threading.Event()
         self._closing = threading.Event()
         self._thread = threading.Thread(target=self._send_until_closed, daemon=True)
+        self._pulse = threading.Thread(target=self._show_life_until_closed, daemon=True)
         self.away: str = ""
         self._refused: GalaxyError | None = None
 
@@ -204,6 +132,7 @@ class MlflowSink:
         except ServerError as error:
             self.away = str(error)
         self._thread.start()
+        self._pulse.start()
         self._wake.set()
         return max(self._courier.server_epoch, self._spool.last_epoch)
 
@@ -215,24 +144,30 @@ class MlflowSink:
 
     def log_artifact(self, file: Path, artifact_path: str) -> None:
         """Keep a file for upload in the background."""
-        self._spool.add_artifact(file, artifact_path, _now_ms())
+        self._spool.add_artifact(file, artifact_path, now_ms())
         self._wake.set()
 
     def end(self, status: str, metrics: Mapping[str, float], tags: Mapping[str, str]) -> None:
         """Close the run; `status` reaches the server after everything else has."""
         every = {**tags, schema.STATUS: status}
-        self._append(Event(Kind.END, _now_ms(), metrics=dict(metrics), tags=every))
+        self._append(Event(Kind.END, now_ms(), metrics=dict(metrics), tags=every))
 
     def close(self, patience: float) -> bool:
-        """Stop sending after at most `patience` seconds; what is left stays in the spool."""
-        deadline = time.monotonic() + patience
-        while self._spool.waiting and self._thread.is_alive() and time.monotonic() < deadline:
+        """Stop sending once all has arrived, or nothing has for `patience` seconds.
+
+        What is left stays in the spool.
+        """
+        left, deadline = self._spool.waiting, time.monotonic() + patience
+        while left and self._thread.is_alive() and time.monotonic() < deadline:
             self._wake.set()
             time.sleep(0.02)
+            if self._spool.waiting < left:
+                left, deadline = self._spool.waiting, time.monotonic() + patience
+        self._courier.leaving = True
         self._closing.set()
         self._wake.set()
         if self._thread.is_alive():
-            self._thread.join(timeout=max(patience, 5.0))
+            self._thread.join(timeout=_GOODBYE)
         self._raise_refused()
         return self._spool.waiting == 0
 
@@ -249,21 +184,36 @@ class MlflowSink:
         while not self._closing.is_set():
             self._wake.wait()
             self._wake.clear()
-            try:
-                self._courier.deliver()
-                self.away, pause = "", _FIRST_PAUSE
-            except ServerRefusedError as error:
-                self._refused = error
+            pause = self._deliver(pause)
+            if self._refused is not None:
                 return
-            except ServerError as error:
-                self.away = str(error)
-                self._closing.wait(pause)
-                pause = min(2 * pause, _LONGEST_PAUSE)
-                self._wake.set()
+        if not self.away:
+            with suppress(GalaxyError):  # the others find out in a few minutes
+                self._courier.leave()
+
+    def _deliver(self, pause: float) -> float:
+        """Send what waits; return how long to pause after the next try that fails."""
+        try:
+            self._courier.deliver()
+        except ServerRefusedError as error:
+            self._refused = error
+        except (ServerError, OSError) as error:  # a full disk takes no note of what was sent
+            self.away = str(error)
+            self._closing.wait(pause)
+            self._wake.set()
+            return min(2 * pause, _LONGEST_PAUSE)
+        except GalaxyError as error:
+            self._refused = error
+        else:
+            self.away = ""
+        return _FIRST_PAUSE
+
+    def _show_life_until_closed(self) -> None:
+        while not self._closing.wait(SIGN_OF_LIFE / 2):
+            try:
+                self._courier.show_life()
+            except ServerError:
+                continue  # the thread that sends says so
             except GalaxyError as error:
                 self._refused = error
                 return
-
-
-def _now_ms() -> int:
-    return time.time_ns() // 1_000_000

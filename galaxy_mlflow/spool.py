@@ -19,10 +19,12 @@ from typing import Any
 from filelock import FileLock, Timeout
 
 from galaxy_mlflow import schema
-from galaxy_mlflow.errors import ClaimLostError, IdentityConflictError, SpoolError
-from galaxy_mlflow.files import link_or_copy, sha256_of, sync_folder, write_json
+from galaxy_mlflow.errors import BusyError, IdentityConflictError, SpoolError
+from galaxy_mlflow.files import link_or_copy, remove_drafts, sha256_of, sync_folder, write_json
 from galaxy_mlflow.schema import JobId
 
+_OWNERS = 100
+"""Workers remembered, at most: those since the server was last reached are the ones asked for."""
 _LOCK_WAIT = 3.0  # seconds: a process that was killed a moment ago may not be quite gone
 
 
@@ -42,6 +44,7 @@ class RunStart:
     tags: dict[str, str]
     params: dict[str, str]
     page: dict[str, str] = field(default_factory=dict)  # tags of the study's experiment
+    owners: tuple[str, ...] = ()  # tags of workers that wrote this record before
 
 
 @dataclass(frozen=True)
@@ -64,32 +67,51 @@ class Spool:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self._events: list[Event] = []
+        self._size = 0  # bytes of whole lines
         self._sent: dict[str, int] = dict.fromkeys(Kind, 0)
-        self._lock = FileLock(folder / "lock", timeout=_LOCK_WAIT)
+        # Not of one thread: the one that sends asks whether the lock is held.
+        self._lock = FileLock(folder / "lock", timeout=_LOCK_WAIT, thread_local=False)
 
     def acquire(self) -> None:
-        """Take the folder for this process and read what it holds.
+        """Take the folder for this process, read what it holds, and clear what a kill left.
 
         Raises
         ------
-        ClaimLostError
+        BusyError
             Another process on this machine is at work on the same run.
+        SpoolError
+            The record is damaged.
         """
         self.folder.mkdir(parents=True, exist_ok=True)
         try:
             self._lock.acquire()
         except Timeout:
-            raise ClaimLostError(f"{self.folder}: another process is at work on this run") from None
+            raise BusyError(f"{self.folder}: another process is at work on this run") from None
         try:
             self._events = list(self._read_events())
             self._sent |= self._read_sent()
+            self._clear()
         except (ValueError, KeyError, TypeError) as error:
             self.release()
             raise self._damaged(error) from None
+        except OSError:
+            self.release()
+            raise
 
     def release(self) -> None:
         """Give the folder back."""
         self._lock.release()
+
+    def leave(self) -> None:
+        """Give the folder back; one in which nothing was recorded goes."""
+        if self._lock.is_locked and not self._events:
+            self.discard()
+        self.release()
+
+    @property
+    def exists(self) -> bool:
+        """Whether anything of a run is recorded here."""
+        return (self.folder / "run.json").is_file()
 
     def begin(self, start: RunStart) -> None:
         """Record what the run is.
@@ -106,7 +128,10 @@ class Spool:
                     f"{self.folder}: holds records of {start.job.run_name} with another {tag}: "
                     "give the study a new name, or go on with --replace to discard them"
                 )
-        write_json(self.folder / "run.json", asdict(replace(start, params=known.params)))
+        before = [*known.owners, known.tags.get(schema.OWNER, "")]
+        owners = tuple(dict.fromkeys(owner for owner in before if owner))[-_OWNERS:]
+        begun = replace(start, params=known.params, owners=owners)
+        write_json(self.folder / "run.json", asdict(begun))
 
     def start(self) -> RunStart:
         """Return what the run is, as recorded; its parameters are those it first began with.
@@ -119,7 +144,8 @@ class Spool:
         try:
             saved = json.loads((self.folder / "run.json").read_text())
             job, page = JobId(**saved["job"]), saved.get("page", {})
-            return RunStart(job, saved["tags"], saved["params"], page)
+            owners = tuple(saved.get("owners", ()))
+            return RunStart(job, saved["tags"], saved["params"], page, owners)
         except (ValueError, KeyError, TypeError) as error:
             raise self._damaged(error) from None
 
@@ -160,30 +186,45 @@ class Spool:
         )
 
     def append(self, event: Event) -> None:
-        """Add an event; it is on disk when this returns."""
-        line = json.dumps(asdict(event)) + "\n"
+        """Add an event; it is on disk when this returns.
+
+        Raises
+        ------
+        OSError
+            It cannot be written. What is there of its line goes with the next append.
+        """
+        line = (json.dumps(asdict(event)) + "\n").encode()
         with (self.folder / "events.jsonl").open("ab") as file:
-            file.write(line.encode())
+            file.truncate(self._size)  # a full disk may have torn the line before
+            file.write(line)
             file.flush()
             os.fsync(file.fileno())
+        self._size += len(line)
         self._events.append(event)
 
     def pending(self, kind: Kind) -> list[Event]:
         """Return the events of a kind that the server does not have yet, oldest first."""
         return [event for event in self._events if event.kind == kind][self._sent[kind] :]
 
-    def mark_sent(self, event: Event) -> None:
-        """Note that the oldest pending event of its kind is on the server."""
-        self._sent[event.kind] += 1
+    def mark_sent(self, *events: Event) -> None:
+        """Note that the oldest pending events of a kind are on the server.
+
+        The files of a spool that was given back are left alone: another process may have it.
+        """
+        if not events:
+            return
+        self._sent[events[0].kind] += len(events)
+        if not self._lock.is_locked:
+            return
+        for event in events:
+            if event.file:
+                (self.folder / "outbox" / event.file).unlink(missing_ok=True)
         write_json(self.folder / "sent.json", self._sent)
-        if event.file:
-            (self.folder / "outbox" / event.file).unlink(missing_ok=True)
 
     def mark_all_sent(self) -> None:
         """Note that the server needs nothing more of this record."""
         for kind in Kind:
-            for event in self.pending(kind):
-                self.mark_sent(event)
+            self.mark_sent(*self.pending(kind))
 
     def forget_sent(self) -> None:
         """Hold everything for unsent: the server does not know this run, or not all of it."""
@@ -197,19 +238,30 @@ class Spool:
 
     def discard(self) -> None:
         """Remove the folder, with checkpoints and all, and folders above that it leaves empty."""
-        self.release()
         (self.folder / "run.json").unlink(missing_ok=True)  # first: nobody sends a rest
         shutil.rmtree(self.folder, ignore_errors=True)
+        self.release()  # last: whoever waits for the lock sees that its file is gone
         for parent in list(self.folder.parents)[:3]:
             try:
                 parent.rmdir()
             except OSError:
                 return
 
+    def _clear(self) -> None:
+        """Remove what killed processes left: drafts, downloads, and files no event waits for."""
+        remove_drafts(self.folder)
+        for name in ("fetched", "drafts"):
+            shutil.rmtree(self.folder / name, ignore_errors=True)
+        waiting = {event.file for event in self.pending(Kind.ARTIFACT)}
+        for file in (self.folder / "outbox").glob("*"):
+            if file.name not in waiting:
+                file.unlink(missing_ok=True)
+
     def _damaged(self, error: Exception) -> SpoolError:
         return SpoolError(
             f"{self.folder}: the record of this run is damaged ({error!r}): "
-            "move the folder away; what the server has of the run is safe there"
+            "move the folder away and call the same command again: what the server has of the "
+            "run is safe there, and the run goes on from its last checkpoint there"
         )
 
     def _read_sent(self) -> dict[str, int]:
@@ -224,10 +276,12 @@ class Spool:
     def _read_events(self) -> Iterator[Event]:
         """Read whole lines; cut off a last line that a killed process left unfinished."""
         path = self.folder / "events.jsonl"
+        self._size = 0
         if not path.is_file():
             return
         content = path.read_bytes()
         whole = content[: content.rfind(b"\n") + 1]
+        self._size = len(whole)
         if len(whole) < len(content):
             os.truncate(path, len(whole))
         for line in whole.splitlines():

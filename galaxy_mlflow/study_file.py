@@ -238,6 +238,7 @@ def _known_keys(keys: list[str], error: ErrorDetails) -> list[str]:
         "augmentation": config.AugmentationSettings,
         "fractal": config.FractalSettings,
         "checkpoints": config.CheckpointSettings,
+        "resources": config.ResourceSettings,
     }
     parent = ".".join(keys[:-1])
     model = models.get(parent, config.ArmSettings)

@@ -7,18 +7,18 @@ metric's timestamp is fixed in the spool, and epochs that the server has are nev
 
 from __future__ import annotations
 
-import json
 from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from galaxy_mlflow import schema
-from galaxy_mlflow.errors import ClaimLostError, ServerRefusedError
+from galaxy_mlflow.errors import BusyError, ServerRefusedError
 from galaxy_mlflow.home import Home
-from galaxy_mlflow.runs import RunRecord, WholeRun, all_pages, is_job, record_of, refuse_conflict
-from galaxy_mlflow.schema import JobId
+from galaxy_mlflow.reading import Reader
+from galaxy_mlflow.runs import RunRecord, WholeRun, all_pages, refuse_conflict
 from galaxy_mlflow.server_errors import be_brief, redacted, server_error, shown
 from galaxy_mlflow.spool import Event, RunStart
 from galaxy_mlflow.study_page import describe
@@ -33,7 +33,8 @@ __all__ = ["MlflowStore", "RunRecord", "WholeRun", "default_tracking_uri", "reda
 _UNUSABLE = (OSError, ImportError, ValueError)
 """What an address raises that means no server or database, such as one without its driver."""
 _PARAMS_A_CALL = 100
-_METRICS_A_CALL = 1000
+METRICS_A_CALL = 999
+"""MLflow takes 1000 things in one request, and a tag may be among them."""
 
 
 def default_tracking_uri() -> str:
@@ -41,7 +42,7 @@ def default_tracking_uri() -> str:
     return Home.default().tracking_uri
 
 
-class MlflowStore:
+class MlflowStore(Reader):
     """A study's runs on one MLflow server.
 
     Parameters
@@ -62,46 +63,12 @@ class MlflowStore:
         """The address without a user's name or password."""
         return shown(self.uri)
 
-    def check(self) -> None:
-        """Ask the server for anything at all.
-
-        Raises
-        ------
-        ServerError
-            It does not answer, or refuses.
-        """
-        with self._talking() as client:
-            client.search_experiments(max_results=1)
-
-    def runs(self, study: str) -> list[RunRecord]:
-        """Return all runs of a study that are not deleted, oldest first.
-
-        Raises
-        ------
-        ServerError
-            The server cannot be reached, or fails.
-        """
-        with self._talking() as client:
-            experiment = client.get_experiment_by_name(study)
-            if experiment is None or experiment.lifecycle_stage != "active":
-                return []
-            found = list(all_pages(client, experiment.experiment_id, ""))
-        return [record_of(run) for run in found if is_job(run.data.tags)]
-
-    def find(self, job: JobId) -> RunRecord | None:
-        """Return the run of a job: the oldest where there are several."""
-        where = " and ".join(f"tags.`{key}` = '{value}'" for key, value in job.tags().items())
-        with self._talking() as client:
-            experiment = self._experiment(client, job.study)
-            runs = all_pages(client, experiment, where)
-            return next((record_of(run) for run in runs), None)
-
     def create(self, start: RunStart) -> RunRecord:
         """Create a job's run, by the claim rule: the oldest run of the identity wins.
 
         Raises
         ------
-        ClaimLostError
+        BusyError
             Another worker created it at the same time and was first.
         """
         with self._talking() as client:
@@ -114,26 +81,13 @@ class MlflowStore:
             self.delete(mine)
             # A lost answer has MLflow's client create a run twice: then the winner is ours too.
             if winner.tags.get(schema.OWNER) != start.tags[schema.OWNER]:
-                raise ClaimLostError(f"{start.job.run_name}: another worker created this run first")
+                raise BusyError(f"{start.job.run_name}: another worker created this run first")
             mine = winner.run_id
         self._log_params(mine, start.params)
         return RunRecord(mine, start.job, schema.RUNNING, start.tags, start.params, {})
 
-    def require_owner(self, run_id: str, start: RunStart) -> None:
-        """Make sure that a run is still this worker's.
-
-        Raises
-        ------
-        ClaimLostError
-            A newer attempt has taken it up.
-        """
-        with self._talking() as client:
-            owner = client.get_run(run_id).data.tags.get(schema.OWNER)
-        if owner != start.tags[schema.OWNER]:
-            raise ClaimLostError(f"{start.job.run_name}: taken up by a newer attempt, on {owner}")
-
-    def resume(self, run: RunRecord, start: RunStart) -> None:
-        """Take an existing run up again as a new attempt.
+    def resume(self, run: RunRecord, start: RunStart) -> RunRecord:
+        """Take an existing run up again as a new attempt; return it as it is now.
 
         Raises
         ------
@@ -148,12 +102,7 @@ class MlflowStore:
             client.update_run(run.run_id, status="RUNNING")
         missing = {key: value for key, value in start.params.items() if key not in run.params}
         self._log_params(run.run_id, missing)
-
-    def last_epoch(self, run_id: str) -> int:
-        """Return the last epoch on the server; -1 for none."""
-        with self._talking() as client:
-            history = client.get_metric_history(run_id, schema.TRAIN_LOSS)
-        return max((metric.step for metric in history), default=-1)
+        return replace(run, status=schema.RUNNING, tags={**run.tags, **tags})
 
     @contextmanager
     def watching(self, run_id: str) -> Iterator[None]:
@@ -169,9 +118,20 @@ class MlflowStore:
             if monitor is not None:
                 monitor.finish()
 
-    def send_epoch(self, run_id: str, event: Event) -> None:
-        """Send one epoch's metrics in one call."""
-        self._log_metrics(run_id, event, step=event.epoch)
+    def send_epochs(self, run_id: str, epochs: Sequence[Event], tags: Mapping[str, str]) -> None:
+        """Send the metrics of some epochs, and tags beside them, in one call.
+
+        More than `METRICS_A_CALL` metrics, which is one epoch alone, go in several; the one that
+        says how far the run is comes last.
+        """
+        metrics = [metric for event in epochs for metric in _metrics(event, event.epoch)]
+        metrics.sort(key=lambda metric: (metric.step, metric.key == schema.TRAIN_LOSS))
+        self._send_metrics(run_id, metrics, tags)
+
+    def send_tags(self, run_id: str, tags: Mapping[str, str]) -> None:
+        """Set tags of a run."""
+        with self._talking() as client:
+            client.log_batch(run_id, tags=_tags(tags))
 
     def send_artifact(self, run_id: str, file: Path, event: Event) -> None:
         """Upload one file under its own name; a large one straight to the object store.
@@ -193,7 +153,7 @@ class MlflowStore:
 
     def send_end(self, run_id: str, event: Event) -> None:
         """Send the summary and close the run; the status tag comes last."""
-        self._log_metrics(run_id, event, step=0)
+        self._send_metrics(run_id, _metrics(event, step=0))
         status = event.tags[schema.STATUS]
         others = {key: value for key, value in event.tags.items() if key != schema.STATUS}
         with self._talking() as client:
@@ -245,24 +205,6 @@ class MlflowStore:
             client.set_terminated(run.info.run_id)
             return str(run.info.run_id)
 
-    def fetch(self, run_id: str, artifact_path: str, folder: Path) -> Path | None:
-        """Download one artifact into `folder`; None where the run has no such artifact."""
-        with self._talking() as client:
-            parent = artifact_path.rpartition("/")[0]
-            if artifact_path not in {item.path for item in client.list_artifacts(run_id, parent)}:
-                return None
-            folder.mkdir(parents=True, exist_ok=True)
-            return Path(client.download_artifacts(run_id, artifact_path, str(folder)))
-
-    def fetch_checkpoint(self, run_id: str, folder: Path) -> tuple[Path, str] | None:
-        """Download the last checkpoint; return its file and recorded sha256."""
-        pointer = self.fetch(run_id, f"{schema.CHECKPOINTS}/last.json", folder)
-        if pointer is None:
-            return None
-        last = json.loads(pointer.read_text())
-        file = self.fetch(run_id, f"{schema.CHECKPOINTS}/{last['file']}", folder)
-        return (file, str(last["sha256"])) if file is not None else None
-
     def delete(self, run_id: str) -> None:
         """Mark a run deleted; MLflow keeps it until `mlflow gc`."""
         with self._talking() as client:
@@ -312,17 +254,14 @@ class MlflowStore:
             for first in range(0, len(items), _PARAMS_A_CALL):
                 client.log_batch(run_id, params=items[first : first + _PARAMS_A_CALL])
 
-    def _log_metrics(self, run_id: str, event: Event, step: int) -> None:
-        from mlflow.entities import Metric
-
-        when = event.timestamp_ms
-        self._send_metrics(run_id, [Metric(k, v, when, step) for k, v in event.metrics.items()])
-
-    def _send_metrics(self, run_id: str, metrics: Sequence[Metric]) -> None:
+    def _send_metrics(
+        self, run_id: str, metrics: Sequence[Metric], tags: Mapping[str, str] | None = None
+    ) -> None:
+        items = _tags(tags or {})
         with self._talking() as client:
-            for first in range(0, len(metrics), _METRICS_A_CALL):
-                batch = metrics[first : first + _METRICS_A_CALL]
-                client.log_batch(run_id, metrics=batch, synchronous=True)
+            for first in range(0, len(metrics), METRICS_A_CALL):
+                batch = metrics[first : first + METRICS_A_CALL]
+                client.log_batch(run_id, metrics=batch, tags=items, synchronous=True)
 
     @contextmanager
     def _talking(self) -> Iterator[MlflowClient]:
@@ -382,6 +321,13 @@ def _points(run: WholeRun) -> list[Metric]:
         for name, values in curves.items()
         for step, value in values.items()
     ]
+
+
+def _metrics(event: Event, step: int) -> list[Metric]:
+    from mlflow.entities import Metric
+
+    when = event.timestamp_ms
+    return [Metric(key, value, when, step) for key, value in event.metrics.items()]
 
 
 def _tags(tags: Mapping[str, str]) -> list[Any]:

@@ -2,29 +2,32 @@
 
 from __future__ import annotations
 
-import json
-import os
-import socket
-import uuid
+import errno
 from collections.abc import Callable
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, nullcontext, suppress
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
-
-import pyarrow as pa
-import pyarrow.parquet as pq
+from socket import gethostname
 
 from galaxy_mlflow import schema
 from galaxy_mlflow.cache import GalaxyData
-from galaxy_mlflow.checkpoints import BEST, LAST, POINTER, CheckpointFolder, State, load_checkpoint
+from galaxy_mlflow.checkpoints import BEST, LAST, POINTER, CheckpointFolder
+from galaxy_mlflow.claims import owner_tag, place
 from galaxy_mlflow.config import Study
-from galaxy_mlflow.errors import CheckpointError, DivergedError, GalaxyError
-from galaxy_mlflow.files import write_atomically, write_bytes, write_json
+from galaxy_mlflow.errors import (
+    BusyError,
+    CheckpointError,
+    DivergedError,
+    GalaxyError,
+    ServerError,
+    ServerRefusedError,
+)
 from galaxy_mlflow.home import Home
 from galaxy_mlflow.job import TrainingJob
 from galaxy_mlflow.machine import hardware, software
-from galaxy_mlflow.run_figures import draw_or_say
+from galaxy_mlflow.resume import Resumption
+from galaxy_mlflow.run_files import write_run_files
 from galaxy_mlflow.schema import JobId
 from galaxy_mlflow.sinks import MlflowSink
 from galaxy_mlflow.splits import Split
@@ -37,6 +40,8 @@ WAITING = "waiting"
 """Trained to the end; the server does not have all of it yet."""
 STOPPED = "stopped"
 """Not trained to the end, and not the run's own fault."""
+BUSY = "busy"
+"""In training elsewhere, by a worker that is alive."""
 
 
 @dataclass(frozen=True)
@@ -54,6 +59,7 @@ class JobSpec:
     device: str = "cpu"
     threads: int = 1
     patience: float = 60.0  # seconds to wait for the server once training has ended
+    session: str = ""  # of whoever gives the jobs: they are given again only if the other is gone
 
     @property
     def job(self) -> JobId:
@@ -69,15 +75,17 @@ class JobEvent:
     epoch: int = -1
     accuracy: float = float("nan")
     message: str = ""
+    machine: str = ""  # name of the host that trains it
 
 
 @dataclass(frozen=True)
 class JobResult:
-    """How a job ended: `finished`, `failed`, `waiting` or `stopped`, and why."""
+    """How a job ended: `finished`, `failed`, `waiting`, `busy` or `stopped`, and why."""
 
     job: JobId
     status: str
     reason: str = ""
+    again: bool = False  # trying again may help: the fault is the machine's or the server's
 
 
 Report = Callable[[JobEvent], None]
@@ -95,11 +103,34 @@ def run_job(spec: JobSpec, report: Report) -> JobResult:
         try:
             return _Worker(spec, spool, report).run()
         finally:
-            spool.release()
-    except (GalaxyError, OSError) as error:
+            spool.leave()
+    except BusyError as error:
+        return JobResult(spec.job, BUSY, str(error), again=True)
+    except ServerRefusedError as error:
         return JobResult(spec.job, STOPPED, str(error))
-    except Exception as error:  # whatever a network or a driver throws before training begins
+    except ServerError as error:
+        return JobResult(spec.job, STOPPED, str(error), again=True)
+    except GalaxyError as error:
+        return JobResult(spec.job, STOPPED, str(error))
+    except OSError as error:
+        again = not isinstance(error, _THE_USERS)
+        return JobResult(spec.job, STOPPED, _of_disk(error, spool.folder), again)
+    except Exception as error:  # whatever a driver throws before training begins
         return JobResult(spec.job, STOPPED, f"{type(error).__name__}: {error}")
+
+
+_THE_USERS = (PermissionError, FileNotFoundError, NotADirectoryError, FileExistsError)
+"""Errors of a disk that waiting does not mend."""
+
+
+def _of_disk(error: OSError, folder: Path) -> str:
+    """Return what to tell of an error of a disk: where it was, and what helps."""
+    if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+        return str(error)
+    return (
+        f"{error.filename or folder}: no space left: free some there and call the same command "
+        "again: nothing is lost"
+    )
 
 
 class _Worker:
@@ -122,8 +153,8 @@ class _Worker:
             self.sink.close(patience=5)
             self.spool.discard()
             return JobResult(self.spec.job, schema.FINISHED)
-        self._tell_of_server()
         try:
+            self._tell_of_server()
             if self.spool.ended == schema.FAILED and self.spool.waiting:
                 return self._arrive(schema.FAILED, "it failed before; the server knows it now")
             if self.spool.ended != schema.FINISHED:
@@ -135,7 +166,8 @@ class _Worker:
         except (DivergedError, CheckpointError) as error:
             return self._fail(str(error))
         except (GalaxyError, OSError, KeyboardInterrupt):
-            self.sink.close(patience=5)
+            with suppress(GalaxyError):
+                self.sink.close(patience=5)
             raise
         except Exception as error:  # a broken run must not take the study with it
             return self._fail(f"{type(error).__name__}: {error}")
@@ -148,7 +180,7 @@ class _Worker:
         for record in self.trainer.epochs():
             self._keep(record)
             accuracy = record.metrics[schema.TEST_ACCURACY]
-            self.report(JobEvent(self.spec.job, record.epoch, accuracy))
+            self.report(JobEvent(self.spec.job, record.epoch, accuracy, machine=gethostname()))
             self._tell_of_server()
         self._finish()
 
@@ -169,11 +201,9 @@ class _Worker:
             self._upload_checkpoints()
 
     def _upload_checkpoints(self) -> None:
-        pointer = json.loads((self.folder.path / POINTER).read_text())
-        self._log_file(self.folder.path / pointer["file"], LAST)
-        shared = self.folder.path / "server.json"
-        write_json(shared, {**pointer, "file": LAST})
-        self._log_file(shared, POINTER)
+        file, pointer = self.folder.for_server()
+        self._log_file(pointer, POINTER)  # first: it knows the state that it replaces too
+        self._log_file(file, LAST)
         if self.spec.study.checkpoints.policy == "best":
             self._log_file(self.folder.best(self.trainer.progress.selected_epoch), BEST)
 
@@ -196,19 +226,10 @@ class _Worker:
 
     def _finish(self) -> None:
         """Leave every artifact and the summary; `finished` goes last."""
-        drafts = self.spool.folder / "drafts"
         self._upload_checkpoints()
-        self.sink.log_artifact(_write_predictions(self.trainer, drafts), schema.PREDICTIONS_FILE)
-        self.sink.log_artifact(_write_confusion(self.trainer, drafts), schema.CONFUSION_FILE)
-        for path, file in draw_or_say(self.trainer, drafts, self._say).items():
+        drafts = self.spool.folder / "drafts"
+        for path, file in write_run_files(self.trainer, drafts, self._say).items():
             self.sink.log_artifact(file, path)
-        if self.spec.data.skipped:
-            left_out = drafts / schema.SKIPPED_FILE
-            write_bytes(left_out, "\n".join(map(str, self.spec.data.skipped)).encode())
-            self.sink.log_artifact(left_out, schema.SKIPPED_FILE)
-        settings = drafts / schema.STUDY_FILE
-        write_bytes(settings, self.spec.study.model_dump_json(indent=1).encode())
-        self.sink.log_artifact(settings, schema.STUDY_FILE)
         if self.spec.samples is not None:
             self.sink.log_artifact(self.spec.samples, schema.SAMPLES_FILE)
         self.sink.end(schema.FINISHED, self.trainer.summary(), {})
@@ -222,56 +243,22 @@ class _Worker:
         arrived = self.sink.close(self.spec.patience)
         self._pass_news_on()
         if not arrived:
-            kept = f"{self.sink.away}\nKept in the spool: send it later by galaxy-mlflow sync"
-            return JobResult(self.spec.job, WAITING, kept)
+            why = self.sink.away or "the server has not taken all records yet"
+            kept = f"{why}\nKept in the spool: send it later by galaxy-mlflow sync"
+            return JobResult(self.spec.job, WAITING, kept, again=True)
         if status == schema.FINISHED:
             self.spool.discard()
         return JobResult(self.spec.job, status, reason)
 
     def _resume(self, recorded: int) -> None:
         """Go back to the last checkpoint, here or on the server, that the records reach."""
-        local = self._local_state()
-        state = local or self._server_state()
-        if state is None or int(state["epoch"]) > recorded or not self._best_is_here(state):
-            return
-        self.trainer.restore(state)
-        if local is None:  # what came from the server is from now on here too
-            self.folder.save(state)
-        self._say(f"resumed after epoch {self.trainer.epoch}")
-
-    def _local_state(self) -> State | None:
-        try:
-            return self.folder.load()
-        except CheckpointError as error:
-            self._say(f"{error}\nGoing on from the server's checkpoint, or from the start.")
-            return None
-
-    def _server_state(self) -> State | None:
-        if self.sink.run is None:
-            return None
-        found = self.store.fetch_checkpoint(self.sink.run.run_id, self.spool.folder / "fetched")
-        if found is None:
-            return None
-        try:
-            state = load_checkpoint(*found)
-        except CheckpointError as error:
-            self._say(f"{error}\nStarting from the beginning.")
-            return None
-        self._fetch_best(self.sink.run.run_id, state)
-        return state
-
-    def _fetch_best(self, run_id: str, state: State) -> None:
-        fetched = self.spool.folder / "fetched"
-        best = self.store.fetch(run_id, f"{schema.CHECKPOINTS}/{BEST}", fetched)
-        if best is not None:
-            self.folder.adopt_best(best, int(state["progress"]["selected_epoch"]))
-
-    def _best_is_here(self, state: State) -> bool:
-        """Whether the weights of the selected epoch, which the end needs, are still to be had."""
-        selected = int(state["progress"]["selected_epoch"])
-        if self.spec.study.checkpoints.policy != "best" or selected == int(state["epoch"]):
-            return True
-        return self.folder.holds_best(selected)
+        run_id = self.sink.run.run_id if self.sink.run is not None else ""
+        policy = self.spec.study.checkpoints.policy
+        search = Resumption(self.folder, self.store, run_id, policy == "best", self._say)
+        state = search.state(recorded)
+        if state is not None:
+            self.trainer.restore(state)
+            self._say(f"resumed after epoch {self.trainer.epoch}")
 
     def _threads(self) -> int:
         """Return the threads this run began with: another number would change its bits."""
@@ -295,7 +282,8 @@ class _Worker:
             schema.HARDWARE: hardware(spec.device),
             schema.SOFTWARE: software(),
             schema.ATTEMPT: "1",
-            schema.OWNER: f"{socket.gethostname()}:{os.getpid()}:{uuid.uuid4().hex[:8]}",
+            schema.OWNER: owner_tag(spec.session),
+            schema.PLACE: place(),
             schema.SELECTED_ON: "val_loss" if study.validates else "test_accuracy",
             schema.STATUS: schema.RUNNING,
             schema.ARMS: ",".join(study.arm),
@@ -308,38 +296,10 @@ class _Worker:
         return RunStart(spec.job, {k: value for k, value in tags.items() if value}, params, page)
 
     def _say(self, message: str) -> None:
-        self.report(JobEvent(self.spec.job, message=f"{self.spec.job.run_name}: {message}"))
+        words = f"{self.spec.job.run_name}: {message}"
+        self.report(JobEvent(self.spec.job, message=words, machine=gethostname()))
 
 
 def code_version() -> str:
     """Return the version of this package."""
     return version("galaxy-mlflow")
-
-
-def _write_predictions(trainer: Trainer, folder: Path) -> Path:
-    """Write the selected epoch's predictions on the test part, sorted by id."""
-    data, rows = trainer.job.data, trainer.job.split.test
-    probabilities = trainer.progress.selected_probabilities
-    if probabilities is None:
-        raise CheckpointError("the checkpoint holds no predictions of its selected epoch")
-    keys = schema.class_keys(data.classes)
-    table: dict[str, object] = {
-        "id": [data.ids[row] for row in rows],
-        "true": [keys[label] for label in data.labels[rows]],
-        "predicted": [keys[number] for number in probabilities.argmax(1).tolist()],
-    }
-    table |= {f"p_{key}": probabilities[:, i].numpy() for i, key in enumerate(keys)}
-    file = folder / "selected.parquet"
-    whole = pa.table(table).sort_by("id")
-    write_atomically(file, lambda draft: pq.write_table(whole, draft))
-    return file
-
-
-def _write_confusion(trainer: Trainer, folder: Path) -> Path:
-    """Write one confusion matrix an epoch, on the test part."""
-    matrices = trainer.progress.confusion
-    epochs = [{"epoch": epoch, "matrix": matrix} for epoch, matrix in enumerate(matrices)]
-    file = folder / "test.json"
-    content = {"classes": list(schema.class_keys(trainer.job.data.classes)), "epochs": epochs}
-    write_bytes(file, json.dumps(content).encode())
-    return file

@@ -229,6 +229,9 @@ def test_bad_images_stop_a_study_with_one_list_and_skip_bad_records_what_was_lef
         (["--set", "arm.one.architecture=alexnet"], "alexnet"),
         (["--set", "arm.one.weights=run:nonesuch"], "nonesuch"),
         (["--device", "cuda:9"], "no such device"),
+        (["--engine", "rey"], "did you mean 'ray'"),
+        (["--engine", "ray", "--jobs", "2"], "[resources]"),
+        (["--address", "head:6379"], "give --engine ray too"),
     ],
 )
 def test_a_users_mistake_is_one_clear_error_and_nothing_is_begun(

@@ -157,6 +157,15 @@ def test_an_override_cannot_make_a_new_arm_by_a_slip(tmp_path: Path) -> None:
     assert "did you mean 'scratch'" in refusal(write(tmp_path), "arm.scrach.epochs=10")
 
 
+def test_a_job_takes_a_share_of_one_gpu_or_whole_ones(tmp_path: Path) -> None:
+    path = write(tmp_path)
+    for gpus in ("0", "0.25", "1", "2"):
+        assert load_study_file(path, [f"resources.gpus={gpus}"]).resources.gpus == float(gpus)
+    assert "give a share of one GPU" in refusal(path, "resources.gpus=1.5")
+    assert "did you mean 'cpus'" in refusal(path, "resources.cpu=1")
+    assert "resources.memory_gb" in refusal(path, "resources.memory_gb=0")
+
+
 def test_a_name_that_looks_like_a_number_is_a_name(tmp_path: Path) -> None:
     assert load_study_file(write(tmp_path), ["name=2024"]).name == "2024"
 
@@ -207,6 +216,8 @@ def test_the_configuration_hash_changes_with_what_is_computed_and_with_nothing_e
     assert load_study_file(path, ["splits.count=3"]).config_hash("scratch") == base
     assert load_study_file(path, ["arm.pretrained.epochs=3"]).config_hash("scratch") == base
     assert load_study_file(path, ["name=other"]).config_hash("scratch") == base
+    for place in ("resources.cpus=2", "resources.gpus=0.25", "resources.memory_gb=3"):
+        assert load_study_file(path, [place]).config_hash("scratch") == base
     for change in ("arm.scratch.epochs=6", "data.seed=1", "splits.n_test=20", "seed=1"):
         assert load_study_file(path, [change]).config_hash("scratch") != base
 

@@ -1,0 +1,232 @@
+"""A crew on a Ray cluster: jobs are tasks there; this process only hears of them.
+
+Ray lives in a child process (`ray_driver.py`). Where that ends because the cluster went away, the
+jobs are handed back, and the cluster is joined again as soon as it is there.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from multiprocessing import get_context
+from multiprocessing.connection import Connection
+from multiprocessing.context import SpawnProcess
+from typing import Any
+
+from galaxy_mlflow.dispatch import Lost, News
+from galaxy_mlflow.errors import ConfigError, GalaxyError, ServerError
+from galaxy_mlflow.processes import ctrl_c_held_back
+from galaxy_mlflow.ray_driver import GOODBYE, Joined, Offer, Refused, drive
+from galaxy_mlflow.ray_parcel import RaySetting
+from galaxy_mlflow.schema import JobId
+from galaxy_mlflow.worker import JobResult
+
+__all__ = ["RayCrew", "RaySetting"]
+
+_FIRST_PAUSE = 1.0  # seconds before a lost cluster is tried again, doubled each time
+_LONGEST_PAUSE = 30.0
+_TRIES = 3
+_STARTING = 180.0  # seconds for a cluster to start or to let us in
+
+
+@dataclass
+class _Child:
+    """The process that talks to Ray."""
+
+    process: SpawnProcess
+    pipe: Connection
+    joined: bool = False
+
+    @classmethod
+    def start(cls, setting: RaySetting) -> _Child:
+        context = get_context("spawn")
+        pipe, theirs = context.Pipe()
+        process = context.Process(target=drive, args=(setting, theirs), daemon=True)
+        with ctrl_c_held_back():  # Ctrl-C is our business alone
+            process.start()
+        theirs.close()
+        return cls(process, pipe)
+
+    def end(self, patience: float = 0.0) -> None:
+        """Ask it to leave; kill it where it does not."""
+        with suppress(OSError):
+            self.pipe.send(None)
+        self.process.join(patience)
+        if self.process.is_alive():
+            self.process.kill()
+            self.process.join()
+        self.pipe.close()
+
+
+class RayCrew:
+    """Trains jobs on a Ray cluster; starts one on this machine where no address is given.
+
+    Parameters
+    ----------
+    say : told what the user should know
+
+    Raises
+    ------
+    ConfigError
+        Ray is not installed, there is no such cluster, or its token is another.
+    ServerError
+        The cluster does not answer.
+    """
+
+    def __init__(self, setting: RaySetting, say: Callable[[str], None]) -> None:
+        self._setting = replace(setting, address=setting.address or os.environ.get("RAY_ADDRESS"))
+        self._say = say
+        self._given: dict[JobId, None] = {}
+        self._offer: Offer | None = None
+        self._told_machines = -1
+        self._told_gone = False
+        self._pause = _FIRST_PAUSE
+        self._next_try = 0.0
+        self._child: _Child | None = None
+        self._join()
+
+    def room(self) -> int:
+        """Return how many more jobs may be given: those at work, and a few that wait there."""
+        if self._child is None or self._offer is None or not self._offer.capacity.jobs:
+            return 0
+        slots = self._offer.capacity.jobs
+        return max(0, slots + max(2, slots // 4) - len(self._given))
+
+    def give(self, job: JobId) -> None:
+        """Have the cluster train a job as soon as a machine has room."""
+        self._given[job] = None
+        if self._child is not None:
+            with suppress(OSError):  # it ended: the next news tell
+                self._child.pipe.send(job)
+
+    def news(self, timeout: float) -> Sequence[News]:
+        """Wait for news, at most `timeout` seconds.
+
+        Raises
+        ------
+        ConfigError
+            The cluster can no longer be used, and waiting will not help.
+        """
+        if self._child is None and not self._try_again(timeout):
+            return []
+        child = self._child
+        assert child is not None  # noqa: S101
+        news: list[News] = []
+        try:
+            while child.pipe.poll(0 if news else timeout):
+                self._take(child.pipe.recv(), news)
+                if self._child is None:
+                    break
+                timeout = 0
+        except (EOFError, OSError):
+            news += self._gone()
+        return news
+
+    def stop(self) -> None:
+        """Have the jobs close their records, and leave the cluster."""
+        if self._child is not None:
+            self._child.end(GOODBYE + 10)
+            self._child = None
+
+    def _take(self, message: Any, news: list[News]) -> None:
+        if isinstance(message, Refused):
+            self._refused(message.error, news)
+        elif isinstance(message, Joined):
+            self._back()
+        elif isinstance(message, Offer):
+            self._offer = message
+            self._tell_of_machines(message)
+        elif message.job in self._given:  # what comes after a job's end is of no use
+            if isinstance(message, JobResult | Lost):
+                del self._given[message.job]
+            news.append(message)
+
+    def _join(self) -> None:
+        """Join for the first time; a busy machine may need more than one try to start Ray."""
+        for tries_left in reversed(range(1 if self._setting.address else _TRIES)):
+            child = self._child = _Child.start(self._setting)
+            try:
+                self._await_joining(child)
+                break
+            except BaseException as error:
+                child.end()
+                if not (isinstance(error, ServerError) and tries_left):
+                    raise
+
+    def _await_joining(self, child: _Child) -> None:
+        if not child.pipe.poll(_STARTING):
+            raise ServerError(f"{self._name} does not answer within {_STARTING:.0f} s")
+        try:
+            self._take(child.pipe.recv(), [])
+        except (EOFError, OSError):
+            raise ServerError(f"{self._name} cannot be used: see {self._log}") from None
+        if not child.joined:
+            raise ServerError(f"{self._name} cannot be used: see {self._log}")
+
+    def _refused(self, error: GalaxyError, news: list[News]) -> None:
+        """Raise what waiting cannot mend; otherwise try again later."""
+        first_time = self._offer is None and not self._told_gone
+        if isinstance(error, ConfigError) or first_time:
+            raise error
+        news += self._gone()
+
+    def _back(self) -> None:
+        if self._child is not None:
+            self._child.joined = True
+        if self._told_gone:
+            self._say(f"{self._name} is back")
+        self._told_gone, self._pause = False, _FIRST_PAUSE
+
+    def _gone(self) -> list[News]:
+        """Hand all jobs back, and say so once."""
+        if self._child is not None:
+            self._child.end()
+        self._child = self._offer = None
+        if not self._told_gone:
+            self._say(f"{self._name} is gone; its jobs go on when it is back (see {self._log})")
+        self._told_gone = True
+        self._next_try = time.monotonic() + self._pause
+        self._pause = min(2 * self._pause, _LONGEST_PAUSE)
+        lost = [Lost(job, f"{self._name} went away", counts=False) for job in self._given]
+        self._given.clear()
+        return list(lost)
+
+    def _try_again(self, timeout: float) -> bool:
+        """Join again when it is time; return whether somebody is at it."""
+        wait = self._next_try - time.monotonic()
+        if wait > timeout:
+            time.sleep(timeout)
+            return False
+        time.sleep(max(0.0, wait))
+        self._child = _Child.start(self._setting)
+        return True
+
+    def _tell_of_machines(self, offer: Offer) -> None:
+        """Say how many machines there are, once a change."""
+        there = offer.capacity
+        if there.machines == self._told_machines:
+            return
+        self._told_machines = there.machines
+        if there.machines:
+            self._say(f"{_count(there.machines, 'machine')}, {_count(there.jobs, 'job')} at once")
+        else:
+            self._say(
+                f"no machine of {self._name} can take a job: each needs {offer.need}; the "
+                f"largest of {there.others} has {offer.largest}. Waiting for one to join."
+            )
+
+    @property
+    def _name(self) -> str:
+        address = self._setting.address
+        return f"the Ray cluster at {address}" if address else "Ray on this machine"
+
+    @property
+    def _log(self) -> str:
+        return str(self._setting.home.path / "ray.log")
+
+
+def _count(number: int, thing: str) -> str:
+    return f"{number} {thing}{'' if number == 1 else 's'}"

@@ -1,0 +1,251 @@
+"""What one task of the Ray engine does on its machine: make ready, check, train one job.
+
+Images and initial weights are made ready there, once a process; their files serve all processes of
+the machine. The task's own message is a split and an arm; what all jobs share comes once a process.
+"""
+
+from __future__ import annotations
+
+import os
+import pickle
+import socket
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass
+from functools import lru_cache
+from hashlib import sha256
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+from filelock import FileLock
+
+from galaxy_mlflow.cache import GalaxyData
+from galaxy_mlflow.config import Study
+from galaxy_mlflow.errors import ConfigError, DataError, GalaxyError, ServerError
+from galaxy_mlflow.files import sha256_of, write_bytes
+from galaxy_mlflow.home import HOME_VARIABLE, URI_VARIABLE, Home
+from galaxy_mlflow.prepare import draw_samples, draw_splits, prepare_data
+from galaxy_mlflow.ray_mail import Placed, Post
+from galaxy_mlflow.ray_parcel import Common, Parcel
+from galaxy_mlflow.resources import Resources, measure
+from galaxy_mlflow.schema import JobId
+from galaxy_mlflow.tidy import tidy
+from galaxy_mlflow.tracking import MlflowStore
+from galaxy_mlflow.worker import (
+    STOPPED,
+    JobEvent,
+    JobResult,
+    JobSpec,
+    Report,
+    code_version,
+    run_job,
+)
+
+Fetch = Callable[[str], bytes]
+"""Returns the bytes of an initial-weights file by their sha256."""
+
+
+@dataclass(frozen=True)
+class Bench:
+    """A machine made ready: everything of a job but its split and arm."""
+
+    common: Common
+    home: Home
+    uri: str
+    data: GalaxyData
+    samples: Path
+
+    def spec(self, job: JobId, weights: Path | None, device: str) -> JobSpec:
+        """Return what a worker needs for one job."""
+        study = self.common.study
+        if weights is not None and study.arm[job.arm].weights.startswith("file:"):
+            study = _with_weights_at(study, job.arm, weights)
+        return JobSpec(
+            study=study,
+            arm=job.arm,
+            split=draw_splits(study, self.data, [job.split])[job.split],
+            data=self.data,
+            home=self.home,
+            uri=self.uri,
+            weights_file=weights,
+            samples=self.samples,
+            device=device,
+            threads=self.common.threads,
+            session=self.common.session,
+        )
+
+
+def train(parcel: Parcel, job: JobId, fetch: Fetch, report: Report) -> JobResult:
+    """Train one job on this machine.
+
+    A machine that is not fit for it (other version, no data or other data) ends the job as
+    `stopped`, with a reason that names the machine.
+    """
+    try:
+        bench = make_ready(parcel)
+        weights = _weights_here(bench, job.arm, fetch)
+        spec = bench.spec(job, weights, _device(bench.common.device))
+    except GalaxyError as error:
+        return JobResult(job, STOPPED, f"machine {socket.gethostname()}: {error}")
+    except OSError as error:
+        return JobResult(job, STOPPED, f"machine {socket.gethostname()}: {error}", again=True)
+    for notice in () if bench.common.machine == socket.gethostname() else bench.data.notices:
+        report(JobEvent(job, message=notice))
+    return run_job(spec, report)
+
+
+def measure_there(parcel: Parcel) -> Resources:
+    """Make this machine ready and measure what a job takes on it.
+
+    Raises
+    ------
+    GalaxyError
+        The machine is not fit for the study.
+    """
+    try:
+        bench = make_ready(parcel)
+        return measure(bench.common.study, len(bench.data.classes), _device(bench.common.device))
+    except GalaxyError as error:
+        raise ConfigError(f"machine {socket.gethostname()}: {error}") from None
+
+
+def make_ready(parcel: Parcel) -> Bench:
+    """Make this machine ready for a study's jobs; once a process.
+
+    Raises
+    ------
+    GalaxyError
+        It is not fit: it has another version of this package, or not the driver's data.
+    """
+    if parcel.version != code_version():
+        raise ConfigError(
+            f"has galaxy-mlflow {code_version()}, the command was called with {parcel.version}: "
+            "install the same version there, or take it out of the cluster"
+        )
+    return _make_ready(parcel.content)
+
+
+@lru_cache(maxsize=2)
+def _make_ready(content: bytes) -> Bench:
+    common: Common = pickle.loads(content)  # noqa: S301  from the driver, over Ray's own channel
+    home, uri = _home(common), _address(common)
+    try:
+        data = prepare_data(common.study, home, skip_bad=common.skip_bad)
+    except DataError as error:
+        raise DataError(f"{error}\n{_SAME_DATA}") from None
+    if data.data_hash != common.data_hash:
+        raise DataError(f"its images are not those of the command's machine.\n{_SAME_DATA}")
+    with suppress(ServerError):  # another time, then
+        tidy(home, MlflowStore(uri, home), common.study.name)
+    return Bench(common, home, uri, data, draw_samples(common.study, data, home))
+
+
+_SAME_DATA = (
+    "Every machine needs the same data under the same path: "
+    "put them there, or take the machine out of the cluster."
+)
+
+
+def _home(common: Common) -> Home:
+    """Return where this machine keeps things: as told there, or with the driver's."""
+    if common.own_store:
+        return common.home
+    if not os.environ.get(HOME_VARIABLE) and _is_drivers(common) and common.home.path.is_dir():
+        return common.home
+    return Home.default()
+
+
+def _is_drivers(common: Common) -> bool:
+    return socket.gethostname() == common.machine
+
+
+def _address(common: Common) -> str:
+    """Return where this machine sends records, and have the spool go by it.
+
+    Raises
+    ------
+    ConfigError
+        The driver's address is of no use here.
+    """
+    if common.own_store:
+        if not _is_drivers(common):
+            raise ConfigError(f"cannot reach the records on {common.machine}: {_GIVE_ADDRESS}")
+        return common.uri
+    uri = os.environ.get(URI_VARIABLE) or _for_others(common)
+    os.environ[URI_VARIABLE] = uri  # the spool's folder, and MLflow's own look-ups
+    return uri
+
+
+def _for_others(common: Common) -> str:
+    parts = urlsplit(common.uri)
+    loopback = parts.hostname in ("localhost", "127.0.0.1", "::1") or not parts.hostname
+    if not _is_drivers(common) and loopback:
+        raise ConfigError(f"{common.uri} is an address of {common.machine} alone: {_GIVE_ADDRESS}")
+    if parts.password:
+        raise ConfigError(f"has no address to send records to: {_GIVE_ADDRESS}")
+    return common.uri
+
+
+_GIVE_ADDRESS = (
+    "set MLFLOW_TRACKING_URI (and MLFLOW_TRACKING_USERNAME, MLFLOW_TRACKING_PASSWORD) to a server "
+    "that all machines reach, before Ray is started there"
+)
+
+
+def _weights_here(bench: Bench, arm: str, fetch: Fetch) -> Path | None:
+    """Return an arm's initial weights on this machine, written from what the driver sent."""
+    known = bench.common.weights[arm]
+    if known is None or (_is_drivers(bench.common) and known.path.is_file()):
+        return known.path if known is not None else None
+    file = bench.home.weights / "received" / known.digest[:16] / known.path.name
+    file.parent.mkdir(parents=True, exist_ok=True)
+    with FileLock(file.with_name("lock")):
+        if not file.is_file() or sha256_of(file) != known.digest:
+            write_bytes(file, _checked(fetch(known.digest), known.digest))
+    return file
+
+
+def _checked(content: bytes, digest: str) -> bytes:
+    if sha256(content).hexdigest() != digest:
+        raise OSError("initial weights did not arrive as they were sent")
+    return content
+
+
+def _with_weights_at(study: Study, arm: str, file: Path) -> Study:
+    """Return a study that finds an arm's weights where this machine has them."""
+    here = study.arm[arm].model_copy(update={"weights": f"file:{file}"})
+    return study.model_copy(update={"arm": {**study.arm, arm: here}})
+
+
+def _device(wanted: str) -> str:
+    """Return the device of this task: Ray says which GPUs are its own."""
+    if not wanted.startswith("cuda"):
+        return wanted
+    import ray
+
+    mine = [str(number) for number in ray.get_gpu_ids()]
+    return cuda_device(mine, os.environ.get("CUDA_VISIBLE_DEVICES"))
+
+
+def cuda_device(mine: list[str], visible: str | None) -> str:
+    """Return PyTorch's name of the first GPU in `mine`, given what the process can see."""
+    if not mine:
+        return "cuda"
+    seen = visible.split(",") if visible else []
+    return f"cuda:{seen.index(mine[0]) if mine[0] in seen else mine[0]}"
+
+
+def task(parcel: Parcel, weights: dict[str, Any], mailbox: Any, job: JobId) -> JobResult:
+    """Train one job; the body of a Ray task. Cancelling it closes the job's records."""
+    import ray
+
+    post = Post(mailbox)
+    node = ray.get_runtime_context().get_node_id()
+    try:
+        post.send(Placed(job, node, socket.gethostname()))
+        result = train(parcel, job, lambda digest: bytes(ray.get(weights[digest])), post.send)
+        post.flush()
+    except KeyboardInterrupt:
+        return JobResult(job, STOPPED, "asked to stop", again=True)
+    return result

@@ -1,0 +1,94 @@
+"""Letters from jobs at work on a Ray cluster to the driver.
+
+The process of the mailbox stays small: letters pass through it unopened.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import pickle
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from galaxy_mlflow.schema import JobId
+
+if TYPE_CHECKING:
+    from galaxy_mlflow.worker import JobEvent
+
+_GATHERING = 0.05  # seconds in which letters are collected
+_FLUSH = 10.0  # seconds
+
+
+@dataclass(frozen=True)
+class Placed:
+    """Word that a job has been taken up by a process of a node."""
+
+    job: JobId
+    node: str  # Ray's id
+    machine: str  # name of the host
+
+
+class Mailbox:
+    """What jobs have to tell; an actor on the driver's machine, which empties it."""
+
+    def __init__(self) -> None:
+        self._letters: list[bytes] = []
+        self._some = asyncio.Event()
+
+    async def put(self, letter: bytes) -> None:
+        """Take a letter."""
+        self._letters.append(letter)
+        self._some.set()
+
+    async def wait(self) -> list[bytes]:
+        """Wait for letters; return those of a moment together."""
+        await self._some.wait()
+        await asyncio.sleep(_GATHERING)
+        return await self.take()
+
+    async def take(self) -> list[bytes]:
+        """Return the letters that are there."""
+        letters, self._letters = self._letters, []
+        self._some.clear()
+        return letters
+
+
+class Post:
+    """Sends letters; ends the task where nobody is left to read them."""
+
+    def __init__(self, mailbox: Any) -> None:
+        self._mailbox = mailbox
+        self._last: Any = None
+
+    def send(self, letter: JobEvent | Placed) -> None:
+        """Send a letter; it arrives after those sent before.
+
+        Raises
+        ------
+        KeyboardInterrupt
+            The driver is gone.
+        """
+        if self._last is not None:
+            self._check(0)
+        self._last = self._mailbox.put.remote(pickle.dumps(letter))
+
+    def flush(self) -> None:
+        """Wait a little until all has arrived."""
+        self._check(_FLUSH)
+
+    def _check(self, timeout: float) -> None:
+        import ray
+        from ray.exceptions import GetTimeoutError, RayError
+
+        try:
+            ray.get(self._last, timeout=timeout)
+        except GetTimeoutError:
+            return
+        except RayError:
+            raise KeyboardInterrupt from None
+
+
+def opened(letter: bytes) -> JobEvent | Placed:
+    """Return what a letter says."""
+    content: JobEvent | Placed = pickle.loads(letter)  # noqa: S301  from our own tasks
+    return content

@@ -1,0 +1,111 @@
+"""What all jobs of a call of `run` share, and how it travels to machines."""
+
+from __future__ import annotations
+
+import pickle
+import socket
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from galaxy_mlflow.config import Study
+from galaxy_mlflow.files import sha256_of
+from galaxy_mlflow.home import Home
+from galaxy_mlflow.resources import cores
+from galaxy_mlflow.worker import code_version
+
+
+@dataclass(frozen=True)
+class RaySetting:
+    """What is equal for all jobs.
+
+    Attributes
+    ----------
+    weights : files of initial weights, by arm
+    threads : of a job; None: the study file's cpus, or one
+    uri : where to send records
+    own_store : the records go to the default store, served on loopback: this machine only
+    address : HOST:PORT of the cluster's head; None: a cluster is started here
+    session : of this call of `run`
+    """
+
+    study: Study
+    data_hash: str
+    weights: Mapping[str, Path | None]
+    device: str
+    threads: int | None
+    skip_bad: bool
+    home: Home
+    uri: str
+    own_store: bool
+    address: str | None
+    session: str
+
+
+@dataclass(frozen=True)
+class WeightsFile:
+    """An arm's initial weights: where the driver has them, and their sha256."""
+
+    path: Path
+    digest: str
+
+
+@dataclass(frozen=True)
+class Common:
+    """What all jobs of one call of `run` share; pickled once.
+
+    Attributes
+    ----------
+    machine : name of the driver's host
+    home : the driver's
+    own_store : the records go to the driver's default store, served on loopback
+    """
+
+    study: Study
+    data_hash: str
+    weights: dict[str, WeightsFile | None]
+    device: str
+    threads: int
+    skip_bad: bool
+    machine: str
+    home: Home
+    uri: str
+    own_store: bool
+    session: str
+
+
+@dataclass(frozen=True)
+class Parcel:
+    """The same, as any version of this package can take it: its version, and pickled bytes."""
+
+    version: str
+    content: bytes
+
+    @classmethod
+    def of(cls, common: Common) -> Parcel:
+        """Pack what all jobs share."""
+        return cls(code_version(), pickle.dumps(common))
+
+
+def common_of(setting: RaySetting, there: Mapping[str, float]) -> Common:
+    """Settle what all jobs share, on a cluster that has these resources."""
+    device = setting.device
+    if device == "auto":
+        device = "cuda" if there.get("GPU") else "cpu"
+    return Common(
+        study=setting.study,
+        data_hash=setting.data_hash,
+        weights={arm: _weights_file(file) for arm, file in setting.weights.items()},
+        device=device,
+        threads=setting.threads or cores(setting.study, None),
+        skip_bad=setting.skip_bad,
+        machine=socket.gethostname(),
+        home=setting.home,
+        uri=setting.uri,
+        own_store=setting.own_store,
+        session=setting.session,
+    )
+
+
+def _weights_file(file: Path | None) -> WeightsFile | None:
+    return None if file is None else WeightsFile(file, sha256_of(file))

@@ -1,0 +1,101 @@
+"""Where a run goes on: the last checkpoint that is whole, here or on the server, or the start."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from galaxy_mlflow import schema
+from galaxy_mlflow.checkpoints import BEST, CheckpointFolder, State, load_checkpoint
+from galaxy_mlflow.errors import CheckpointError
+from galaxy_mlflow.tracking import MlflowStore
+
+
+@dataclass(frozen=True)
+class Resumption:
+    """Looks for the state that a run goes on from.
+
+    Attributes
+    ----------
+    folder : checkpoints on this machine
+    run_id : the run on the server; "" while it is not known
+    keeps_best : whether the run's end needs the weights of its selected epoch
+    say : takes a word for the user
+    """
+
+    folder: CheckpointFolder
+    store: MlflowStore
+    run_id: str
+    keeps_best: bool
+    say: Callable[[str], None]
+
+    def state(self, recorded: int) -> State | None:
+        """Return the state to go on from, and have it here; None: from the start.
+
+        Parameters
+        ----------
+        recorded : the last epoch on record; a later checkpoint is not gone on from
+
+        Raises
+        ------
+        ServerError
+            The server, whose checkpoint is needed, cannot be reached.
+        """
+        try:
+            return self._here(recorded) or self._there(recorded)
+        finally:
+            shutil.rmtree(self._fetched, ignore_errors=True)
+
+    @property
+    def _fetched(self) -> Path:
+        return self.folder.path.parent / "fetched"
+
+    def _here(self, recorded: int) -> State | None:
+        try:
+            state = self.folder.load()
+        except CheckpointError as error:
+            self.say(f"{error}\nGoing on from the server's checkpoint, or from the start.")
+            return None
+        return state if self._is_whole(state, recorded) else None
+
+    def _there(self, recorded: int) -> State | None:
+        if not self.run_id:
+            return None
+        try:
+            found = self.store.fetch_checkpoint(self.run_id, self._fetched)
+            state = load_checkpoint(*found) if found is not None else None
+        except CheckpointError as error:
+            self.say(f"{error}\nStarting from the beginning.")
+            return None
+        if found is None or state is None or not self._is_whole(state, recorded):
+            return None
+        self.folder.save(state)  # from now on it is here too
+        self.folder.name_on_server(int(state["epoch"]), found[1])
+        return state
+
+    def _is_whole(self, state: State | None, recorded: int) -> bool:
+        """Whether a state can be gone on from; its selected weights are here then."""
+        if state is None or int(state["epoch"]) > recorded:
+            return False
+        selected = int(state["progress"]["selected_epoch"])
+        if not self.keeps_best or self.folder.holds_best(selected):
+            return True
+        if selected == int(state["epoch"]):  # they are its own
+            self.folder.save_best(state)
+            return True
+        if self._fetch_best(selected):
+            return True
+        self.say(
+            f"the weights of epoch {selected}, the selected one, are missing or damaged, here and "
+            f"on the server: the checkpoint after epoch {state['epoch']} is not gone on from"
+        )
+        return False
+
+    def _fetch_best(self, selected: int) -> bool:
+        """Take the selected weights from the server, if it has them whole."""
+        if not self.run_id:
+            return False
+        best = self.store.fetch(self.run_id, f"{schema.CHECKPOINTS}/{BEST}", self._fetched)
+        return best is not None and self.folder.adopt_best(best, selected)
