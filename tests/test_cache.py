@@ -208,6 +208,8 @@ def test_a_damaged_cache_is_found_out_and_built_again(
     data = open_data(csv(path), tmp_path / "c", progress=lambda done, _: seen.append(done))
     assert seen[-1] == 6
     assert data.file.read_bytes() == whole
+    assert sum("damaged: built again" in notice for notice in data.notices) == 1
+    assert open_data(csv(path), tmp_path / "c").notices == data.notices[1:]
     store_of(tmp_path / "c")  # nothing else is left
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import os
 import sqlite3
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from pathlib import Path
 
@@ -14,15 +14,16 @@ from rich.console import Console
 from tracked import history, new_name, start_of
 
 from galaxy_mlflow import schema
+from galaxy_mlflow.delivery import sync_spools
 from galaxy_mlflow.display import Display
 from galaxy_mlflow.errors import (
+    BusyError,
     ClaimLostError,
     IdentityConflictError,
     ServerError,
     ServerRefusedError,
 )
 from galaxy_mlflow.home import Home
-from galaxy_mlflow.runner import sync_spools
 from galaxy_mlflow.schema import JobId
 from galaxy_mlflow.sinks import Courier, MlflowSink
 from galaxy_mlflow.spool import Event, Kind, RunStart, Spool
@@ -75,10 +76,101 @@ def test_an_older_attempt_stops_once_a_newer_one_has_taken_the_run_up(
         new.append(epoch(1, loss=0.4))
         Courier(new, store).deliver()
         old.append(epoch(1, loss=0.3))
-        with pytest.raises(ClaimLostError, match="taken up by a newer attempt"):
+        with pytest.raises(ClaimLostError) as caught:
             courier.deliver()
+    said = "split-004/scratch: taken up by a newer attempt (2) on {}: this one stops; "
     (run,) = store.runs(name)
+    assert said.format(run.tags[schema.OWNER]) in str(caught.value)
     assert [row[:2] for row in history(store, run.run_id, "train_loss")] == [(0, 0.5), (1, 0.4)]
+
+
+def test_an_older_attempt_overwrites_no_checkpoint_and_does_not_close_the_run(
+    store: MlflowStore, tmp_path: Path
+) -> None:
+    name, file = new_name(), tmp_path / "weights.pt"
+    file.write_bytes(b"older")
+    end = Event(Kind.END, 2000, tags={schema.STATUS: schema.FAILED})
+    with (
+        a_spool(tmp_path / "old", start_of(name)) as old,
+        a_spool(tmp_path / "new", start_of(name)) as new,
+    ):
+        courier = Courier(old, store)
+        courier.connect()
+        Courier(new, store).deliver()
+        old.append(end)
+        with pytest.raises(ClaimLostError, match="newer attempt"):
+            courier.deliver()
+        old.add_artifact(file, "checkpoints/last.pt", 1)
+        with pytest.raises(ClaimLostError, match="newer attempt"):
+            courier.deliver()
+        assert old.waiting == 2
+    (run,) = store.runs(name)
+    assert run.status == schema.RUNNING
+    assert store.fetch(run.run_id, "checkpoints/last.pt", tmp_path / "fetched") is None
+
+
+def test_an_epoch_that_an_older_attempt_got_through_meanwhile_is_not_sent_again(
+    store: MlflowStore, tmp_path: Path
+) -> None:
+    with a_spool(tmp_path / "new", start_of(new_name())) as spool:
+        courier = Courier(spool, store)
+        courier.connect()
+        assert courier.run is not None
+        store.send_epochs(courier.run.run_id, [epoch(0)], {})
+        spool.append(Event(Kind.EPOCH, 7777, epoch=0, metrics={"train_loss": 0.5}))
+        spool.append(epoch(1))
+        courier.deliver()
+        assert spool.waiting == 0
+    rows = history(store, courier.run.run_id, "train_loss")
+    assert rows == [(0, 0.5, 1000), (1, 0.5, 1001)]
+
+
+def test_a_run_of_a_worker_that_is_alive_is_left_to_it_until_it_leaves(
+    store: MlflowStore, tmp_path: Path
+) -> None:
+    name = new_name()
+    owners = ({schema.OWNER: f"{host}:1:{host}"} for host in ("alpha", "beta"))
+    first, second = (start_of(name, **owner) for owner in owners)
+    with a_spool(tmp_path / "a", first) as one, a_spool(tmp_path / "b", second) as two:
+        sink = MlflowSink(one, store, first)
+        sink.begin()
+        sink.log_epoch(0, {"train_loss": 0.5}, 1000)
+        with pytest.raises(BusyError, match="split-004/scratch is being trained on alpha"):
+            Courier(two, store).connect()
+        assert sink.close(patience=30)
+        Courier(two, store).connect()
+    (run,) = store.runs(name)
+    assert run.tags[schema.OWNER] == "beta:1:beta"
+    assert run.tags[schema.ATTEMPT] == "2"
+
+
+class CountingStore(MlflowStore):
+    """Notes how many epochs went in each request."""
+
+    sizes: tuple[int, ...] = ()
+
+    def send_epochs(self, run_id: str, epochs: Sequence[Event], tags: Mapping[str, str]) -> None:
+        self.sizes += (len(epochs),)
+        super().send_epochs(run_id, epochs, tags)
+
+
+def test_epochs_that_wait_go_together_as_many_as_the_server_takes(
+    store: MlflowStore, tmp_path: Path
+) -> None:
+    counting = CountingStore(store.uri, store.home)
+    names = [schema.TRAIN_LOSS, *(f"metric_{number}" for number in range(29))]
+    with a_spool(tmp_path / "spool", start_of(new_name())) as spool:
+        for number in range(40):
+            values = dict.fromkeys(names, float(number))
+            spool.append(Event(Kind.EPOCH, 1000 + number, epoch=number, metrics=values))
+        courier = Courier(spool, counting, training=True)
+        courier.deliver()
+        assert spool.waiting == 0
+    assert counting.sizes == (33, 7)
+    assert courier.run is not None
+    for name in (names[0], names[-1]):
+        rows = history(store, courier.run.run_id, name)
+        assert rows == [(number, float(number), 1000 + number) for number in range(40)]
 
 
 def test_a_finished_run_stays_finished_whatever_an_old_spool_holds(

@@ -15,10 +15,12 @@ PACKAGE = tuple(
     """
     errors files processes schema config study_file metrics splits morphology simulate fractals
     pictures listings nair_abraham catalog blocks image_store cache contact_sheet augment models
-    pretrain checkpoints energy job optimize train run_figures
-    home arm_view study_page study_note spool runs uploads server_errors tracking
-    sinks plan prepare estimate machine worker engine display runner doctor master_record options
-    cli_data cli_runs cli_machine cli_accounts cli_storage cli
+    pretrain checkpoints energy job optimize train run_figures run_files
+    home arm_view study_page study_note spool runs claims status reading uploads server_errors
+    tracking courier resume tidy sinks plan prepare estimate machine worker resources dispatch
+    engine ray_parcel ray_mail ray_job ray_cluster ray_driver ray_crew display
+    delivery runner doctor master_record options cli_data cli_runs cli_status cli_machine
+    cli_accounts cli_storage cli
     """.split()
 )
 ANALYSIS = tuple(

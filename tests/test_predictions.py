@@ -202,8 +202,8 @@ def test_a_file_that_is_not_one_is_named(writer: Writer, content: bytes, words: 
 
 
 def test_what_a_worker_writes_is_read(writer: Writer, tmp_path: Path) -> None:
+    from galaxy_mlflow.run_files import write_predictions
     from galaxy_mlflow.train import Trainer
-    from galaxy_mlflow.worker import _write_predictions
 
     study, data = load(tmp_path / "small", "training.epochs=1")
     files: dict[tuple[int, str], bytes] = {}
@@ -212,7 +212,7 @@ def test_what_a_worker_writes_is_read(writer: Writer, tmp_path: Path) -> None:
         trainer = Trainer(job_of(study, data, theirs))
         list(trainer.epochs())
         selected[arm] = trainer.summary()[schema.SELECTED_TEST_ACCURACY]
-        content = _write_predictions(trainer, tmp_path / theirs).read_bytes()
+        content = write_predictions(trainer, tmp_path / theirs).read_bytes()
         files |= {(split, arm): content for split in range(SPLITS)}
     found = predictions_of(writer, files)
     for arm in ARMS:

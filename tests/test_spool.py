@@ -122,6 +122,64 @@ def test_a_run_keeps_the_parameters_it_first_began_with(tmp_path: Path) -> None:
     spool.release()
 
 
+def test_a_line_torn_by_a_full_disk_goes_with_the_next_append(tmp_path: Path) -> None:
+    spool = opened(tmp_path / "run")
+    spool.append(epoch(0))
+    with (tmp_path / "run" / "events.jsonl").open("ab") as file:
+        file.write(b'{"kind": "epo')  # all that there was room for
+    spool.append(epoch(1))
+    spool.release()
+    assert opened(tmp_path / "run").pending(Kind.EPOCH) == [epoch(0), epoch(1)]
+
+
+def test_opening_clears_what_killed_processes_left_and_keeps_what_waits(tmp_path: Path) -> None:
+    spool, file = opened(tmp_path / "run"), tmp_path / "weights.pt"
+    file.write_bytes(b"weights")
+    spool.add_artifact(file, "checkpoints/last.pt", 5)
+    spool.release()
+    left = [
+        "checkpoints/.epoch-00003.pt.4711.tmp",
+        ".sent.json.4711.tmp",
+        "outbox/000009-epoch.pt",
+        "outbox/.000009-epoch.pt.4711.tmp",
+        "fetched/last.pt",
+    ]
+    for name in [*left, "checkpoints/epoch-00002.pt"]:
+        (tmp_path / "run" / name).parent.mkdir(exist_ok=True)
+        (tmp_path / "run" / name).write_bytes(b"part")
+    again = opened(tmp_path / "run")
+    assert not any((tmp_path / "run" / name).exists() for name in left)
+    assert (tmp_path / "run" / "checkpoints/epoch-00002.pt").exists()
+    (event,) = again.pending(Kind.ARTIFACT)
+    assert (tmp_path / "run" / "outbox" / event.file).read_bytes() == b"weights"
+
+
+def test_a_spool_in_which_nothing_was_recorded_goes_when_it_is_left(tmp_path: Path) -> None:
+    opened(tmp_path / "default" / "study" / "split-000" / "arm").leave()
+    assert list(tmp_path.iterdir()) == []
+    kept = opened(tmp_path / "run")
+    kept.append(epoch(0))
+    kept.leave()
+    assert opened(tmp_path / "run").last_epoch == 0
+
+
+def test_a_spool_remembers_who_wrote_it(tmp_path: Path) -> None:
+    for owner in ("a:1:x", "b:2:y", "b:2:y", "c:3:z"):
+        spool = Spool(tmp_path / "run")
+        spool.acquire()
+        spool.begin(RunStart(JOB, {**START.tags, schema.OWNER: owner}, START.params))
+        spool.release()
+    assert spool.start().owners == ("a:1:x", "b:2:y")
+
+
+def test_a_spool_given_back_notes_nothing_any_more(tmp_path: Path) -> None:
+    first = opened(tmp_path / "run")
+    first.append(epoch(0))
+    first.release()
+    first.mark_sent(epoch(0))
+    assert opened(tmp_path / "run").waiting == 1
+
+
 def test_a_discarded_spool_leaves_nothing_behind(tmp_path: Path) -> None:
     spool = opened(tmp_path / "default" / "study" / "split-000" / "arm")
     assert spools_under(tmp_path) == [spool.folder]

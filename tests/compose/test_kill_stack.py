@@ -2,16 +2,10 @@
 
 from __future__ import annotations
 
-import csv
 import hashlib
-import io
-import json
-import os
-import signal
 import subprocess
 import time
 from collections import Counter
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -20,10 +14,21 @@ import torch
 from safetensors.torch import load_file
 
 from compose.stack import COMMAND, Stack
+from compose.watch import (
+    crash,
+    epochs_there,
+    log_in,
+    progress,
+    rows,
+    state,
+    wait_for,
+    wait_until_well,
+)
 from galaxy_mlflow import schema
 from galaxy_mlflow.home import Home
 from galaxy_mlflow.tracking import MlflowStore
 
+NAME = "survivor"
 EPOCHS = 125
 STUDY = f"""\
 [data]
@@ -51,12 +56,6 @@ schedule = "cosine"
 """
 SERVERS = ("tracking", "db", "s3")
 TIMING = (*schema.TIMING_METRICS, schema.TOTAL_SECONDS, schema.TOTAL_ENERGY)
-ROWS = """copy (
-  select t.value, m.key, m.step, m.value, m.is_nan
-  from metrics m join runs r using (run_uuid) join experiments e using (experiment_id)
-  join tags t on t.run_uuid = r.run_uuid and t.key = 'mlflow.runName'
-  where e.name = 'survivor' and r.lifecycle_stage = 'active' and m.key not like 'system/%'
-) to stdout with csv"""
 
 
 @pytest.fixture(scope="module")
@@ -69,38 +68,9 @@ def survivor(with_worker: Stack, tmp_path_factory: pytest.TempPathFactory) -> St
     return replace(with_worker, environment={**with_worker.environment, **own})
 
 
-def rows(stack: Stack) -> list[tuple[str, str, int, float]]:
-    """Return every row of the study's metrics, straight from the database."""
-    psql = ["psql", "--username=mlflow", "--dbname=mlflow", "--quiet", "--command", ROWS]
-    found = csv.reader(io.StringIO(stack.exec("db", *psql)))
-    return [(name, key, int(step), float(value)) for name, key, step, value, _ in found]
-
-
-def epochs_there(stack: Stack) -> int:
-    return sum(1 for _, key, _, _ in rows(stack) if key == schema.TRAIN_LOSS)
-
-
-def wait_for(condition: Callable[[], bool], seconds: float, what: str) -> None:
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline, f"waited {seconds:.0f} s for {what}"
-        time.sleep(0.5)
-
-
-def state(stack: Stack, service: str) -> dict[str, object]:
-    words = stack.run("docker", "inspect", stack.container(service))
-    found = json.loads(words)[0]
-    return {**found["State"], "RestartCount": found["RestartCount"]}
-
-
-def is_well(stack: Stack, service: str) -> bool:
-    health = state(stack, service).get("Health")
-    return isinstance(health, dict) and health["Status"] == "healthy"
-
-
-def progress(stack: Stack, before: int) -> None:
-    """Wait until new epochs are on the server: the study trains and records are kept."""
-    wait_for(lambda: epochs_there(stack) > before, 120, f"epochs after the {before} that are there")
+def alive(stack: Stack) -> bool:
+    """Whether the worker is at work."""
+    return bool(state(stack, stack.container("worker"))["Running"])
 
 
 def kill(stack: Stack, service: str) -> None:
@@ -108,14 +78,6 @@ def kill(stack: Stack, service: str) -> None:
     stack.run("docker", "kill", stack.container(service))
     time.sleep(2)
     stack.compose("--profile", "worker", "up", "--detach", "--no-recreate")
-
-
-def crash(stack: Stack, service: str) -> None:
-    """Kill the container's processes from outside: the restart policy brings it back alone."""
-    before = state(stack, service)
-    os.kill(int(str(before["Pid"])), signal.SIGKILL)
-    again = int(str(before["RestartCount"])) + 1
-    wait_for(lambda: state(stack, service)["RestartCount"] == again, 30, f"{service} to restart")
 
 
 BLOWS = [
@@ -127,25 +89,26 @@ BLOWS = [
 
 def test_a_study_outlives_every_part_of_the_stack(survivor: Stack) -> None:
     survivor.compose("up", "--detach", "worker", timeout=300)
-    progress(survivor, 0)
+    progress(survivor, NAME, 0)
     for blow, service in BLOWS:
-        before = epochs_there(survivor)
-        assert state(survivor, "worker")["Running"], "the study ended before it was tried"
+        before = epochs_there(survivor, NAME)
+        assert alive(survivor), "the study ended before it was tried"
         blow(survivor, service)
         if service in SERVERS:
-            wait_for(lambda name=service: is_well(survivor, name), 150, f"{service} to be well")
-        progress(survivor, before)
-    before = epochs_there(survivor)
-    assert state(survivor, "worker")["Running"]
+            wait_until_well(survivor, service)
+        progress(survivor, NAME, before)
+    before = epochs_there(survivor, NAME)
+    assert alive(survivor)
     survivor.compose("--profile", "worker", "down", "--timeout", "10")
     survivor.compose("--profile", "worker", "up", "--detach", timeout=300)
-    wait_for(lambda: not state(survivor, "worker")["Running"], 600, "the study to end")
-    assert state(survivor, "worker")["ExitCode"] == 0, survivor.compose("logs", "worker").stdout
-    assert epochs_there(survivor) > before
+    wait_for(lambda: not alive(survivor), 600, "the study to end")
+    ended = state(survivor, survivor.container("worker"))
+    assert ended["ExitCode"] == 0, survivor.compose("logs", "worker").stdout
+    assert epochs_there(survivor, NAME) > before
 
 
 def test_no_epoch_is_lost_or_doubled(survivor: Stack) -> None:
-    found = rows(survivor)
+    found = rows(survivor, NAME)
     runs = {name for name, *_ in found}
     assert runs == {f"split-{k:03d}/{arm}" for k in (0, 1) for arm in ("one", "two")}
     doubled = [row for row, times in Counter(row[:3] for row in found).items() if times > 1]
@@ -159,7 +122,7 @@ def test_every_checkpoint_has_its_sha256(
     survivor: Stack, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     store = log_in(survivor, tmp_path, monkeypatch)
-    runs = store.runs("survivor")
+    runs = store.runs(NAME)
     assert len(runs) == 4
     for run in runs:
         assert run.status == schema.FINISHED
@@ -179,8 +142,8 @@ def test_the_result_is_that_of_a_run_that_nothing_disturbed(
     environment = {**survivor.environment, "GALAXY_MLFLOW_HOME": str(home.path)}
     subprocess.run(command, env=environment, check=True, capture_output=True, timeout=300)
     quiet, killed = MlflowStore(home.database_uri, home), log_in(survivor, tmp_path, monkeypatch)
-    (expected,) = quiet.runs("survivor")
-    (found,) = [r for r in killed.runs("survivor") if r.job == expected.job]
+    (expected,) = quiet.runs(NAME)
+    (found,) = [r for r in killed.runs(NAME) if r.job == expected.job]
     assert without_timing(found.metrics) == without_timing(expected.metrics)
     left, right = (
         selected_weights(store, run.run_id, tmp_path / str(number))
@@ -194,14 +157,6 @@ def selected_weights(store: MlflowStore, run_id: str, folder: Path) -> dict[str,
     file = store.fetch(run_id, f"{schema.CHECKPOINTS}/best.safetensors", folder)
     assert file is not None
     return load_file(file)
-
-
-def log_in(stack: Stack, folder: Path, monkeypatch: pytest.MonkeyPatch) -> MlflowStore:
-    """Return the stack's store as an administrator sees it from this machine."""
-    for name, value in stack.environ(stack.admin).items():
-        if name.startswith("MLFLOW_"):
-            monkeypatch.setenv(name, value)
-    return MlflowStore(stack.uri, Home(folder / "reader"))
 
 
 def without_timing(metrics: dict[str, float]) -> dict[str, float]:

@@ -31,9 +31,12 @@ def test_the_commands_train_the_demo_and_its_report_is_made_from_here(
     with_worker: Stack, tmp_path: Path
 ) -> None:
     stack, said = with_worker, {}
-    for command in commands():
-        if command not in NEEDS_A_GPU:
-            said[command] = stack.run(*shlex.split(command), timeout=1500)
+    try:
+        for command in commands():
+            if command not in NEEDS_A_GPU:
+                said[command] = stack.run(*shlex.split(command), timeout=1500)
+    finally:  # a head would take the workers of other tests
+        stack.compose("rm", "--stop", "--force", "head", "worker")
     assert any("demo: 12 finished" in words for words in said.values())
     account = alice(stack)
     report = [COMMAND, "report", "demo", "--out", str(tmp_path / "demo")]

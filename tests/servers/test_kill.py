@@ -22,7 +22,7 @@ from small_study import STUDY, write_study
 from galaxy_mlflow import schema
 from galaxy_mlflow.home import Home
 from galaxy_mlflow.tracking import MlflowStore
-from mlflow_server.local import LocalServer, free_port, stop
+from mlflow_server.local import LocalServer, free_port, serving, stop
 
 EPOCHS = 14
 ONE_RUN = ["--arms", "one", "--splits", "0", "--threads", "1"]
@@ -44,18 +44,21 @@ def whole(study: Path, tmp_path_factory: pytest.TempPathFactory) -> Home:
 
 
 def start(
-    study: Path, home: Home, *arguments: str, environment: Mapping[str, str] | None = None
+    study: Path,
+    home: Home,
+    *arguments: str,
+    environment: Mapping[str, str] | None = None,
+    said: Path = Path(os.devnull),
 ) -> subprocess.Popen[bytes]:
     command = [sys.executable, "-m", "galaxy_mlflow.cli", "run", str(study), *arguments]
     environment = {**os.environ, "GALAXY_MLFLOW_HOME": str(home.path), **(environment or {})}
-    return subprocess.Popen(
-        command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE
-    )
+    with said.open("wb") as output:
+        return subprocess.Popen(command, env=environment, stdout=output, stderr=subprocess.PIPE)
 
 
 def run_whole(study: Path, home: Home, *arguments: str) -> None:
     process = start(study, home, *arguments)
-    _, words = process.communicate(timeout=180)
+    _, words = process.communicate(timeout=400)
     assert process.returncode == 0, words.decode()
 
 
@@ -176,7 +179,7 @@ def test_a_server_that_stops_mid_run_costs_no_epoch_and_doubles_none(
     stop(serving)
     time.sleep(5)
     serving = server.start()
-    _, words = process.communicate(timeout=180)
+    _, words = process.communicate(timeout=400)
     stop(serving)
     assert process.returncode == 0, words.decode()
     assert raw_metrics(served) == raw_metrics(whole)
@@ -210,6 +213,25 @@ def test_workers_and_server_of_a_killed_command_end_with_it(study: Path, tmp_pat
     assert not alive
     run_whole(study, home, "--arms", "one", "--threads", "1")
     assert all(len(values) == 2 for values in runs_of_each_epoch(home))
+
+
+def test_two_calls_from_two_homes_share_the_runs_and_train_none_twice(
+    study: Path, tmp_path: Path
+) -> None:
+    served = Home(tmp_path / "served")
+    server = LocalServer(served.database_uri, served.artifacts, free_port(), tmp_path / "log")
+    environment = {"MLFLOW_TRACKING_URI": server.uri}
+    with serving(server):
+        homes = [Home(tmp_path / name) for name in ("ann", "ben")]
+        calls = [start(study, home, "--threads", "1", environment=environment) for home in homes]
+        words = [call.communicate(timeout=600)[1].decode() for call in calls]
+    assert [call.returncode for call in calls] == [0, 0], words
+    runs = MlflowStore(served.database_uri, served).runs("small")
+    assert {run.tags[schema.ATTEMPT] for run in runs} == {"1"}, "a run was taken from its worker"
+    assert [run.status for run in runs] == [schema.FINISHED] * 4
+    assert len({run.tags[schema.OWNER] for run in runs}) > 1, "one of the two did everything"
+    assert [len(runs) for runs in runs_of_each_epoch(served)] == [4] * EPOCHS
+    assert not [file for home in homes for file in home.spool.glob("**/run.json")]
 
 
 def runs_of_each_epoch(home: Home) -> list[set[str]]:

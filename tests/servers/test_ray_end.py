@@ -1,0 +1,63 @@
+"""How `run --engine ray` ends: nothing stays of the cluster that it started."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import psutil
+import pytest
+from ray_here import training_processes
+from small_study import STUDY, write_study
+
+from galaxy_mlflow.home import Home
+
+SAID = "\n[resources]\ncpus = 1\nmemory_gb = 1.0\n"
+GONE = 90.0  # seconds
+
+
+@pytest.fixture
+def study(tmp_path: Path) -> Path:
+    return write_study(tmp_path, STUDY.replace("epochs = 3", "epochs = 1000") + SAID)
+
+
+def started(study: Path, log: Path) -> subprocess.Popen[bytes]:
+    """Start the command in a terminal session of its own; return it once jobs are in training."""
+    command = [sys.executable, "-m", "galaxy_mlflow.cli", "run", str(study), "--engine", "ray"]
+    with log.open("wb") as words:
+        process = subprocess.Popen(command, stdout=words, stderr=words, start_new_session=True)
+    spool = Home.default().spool
+    deadline = time.monotonic() + 240
+    while time.monotonic() < deadline:
+        assert process.poll() is None, log.read_text()
+        if training_processes(process.pid) and list(spool.glob("**/events.jsonl")):
+            return process
+        time.sleep(0.2)
+    process.kill()
+    raise AssertionError(f"no job is trained: {log.read_text()}")
+
+
+@pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGKILL])
+def test_nothing_stays_of_a_cluster_started_here(
+    study: Path, tmp_path: Path, how: signal.Signals
+) -> None:
+    log = tmp_path / "words.log"
+    process = started(study, log)
+    everything = psutil.Process(process.pid).children(recursive=True)
+    if how == signal.SIGINT:
+        os.killpg(process.pid, how)  # as a terminal does
+    else:
+        process.kill()
+    process.wait(timeout=GONE)
+    _, alive = psutil.wait_procs(everything, timeout=GONE)
+    assert not alive
+    if how == signal.SIGINT:
+        assert process.returncode == 130
+        assert "Traceback" not in log.read_text()
+        assert not [path for path in tmp_path.glob("**/*") if "galaxy-ray" in path.name]
+    assert list(Home.default().spool.glob("**/run.json"))
+    assert "raylet" not in log.read_text()

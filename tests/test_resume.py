@@ -1,0 +1,144 @@
+"""What a run goes on from when a file of its is damaged, and what is left on disk of runs done."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import pytest
+import torch
+from test_courier import a_spool, epoch
+from tracked import new_name, start_of
+
+from galaxy_mlflow import schema
+from galaxy_mlflow.checkpoints import BEST, LAST, POINTER, CheckpointFolder, State
+from galaxy_mlflow.resume import Resumption
+from galaxy_mlflow.sinks import Courier
+from galaxy_mlflow.spool import Event, Kind, Spool, spools_under
+from galaxy_mlflow.tidy import tidy
+from galaxy_mlflow.tracking import MlflowStore
+
+
+def state(number: int, selected: int) -> State:
+    model = {"weight": torch.full((64, 3), float(number)), "count": torch.tensor(number)}
+    progress = {"selected_epoch": selected}
+    return {"epoch": number, "model": model, "identity": {"arm": "a"}, "progress": progress}
+
+
+def flip(file: Path) -> None:
+    content = bytearray(file.read_bytes())
+    content[len(content) // 2] ^= 0xFF
+    file.write_bytes(content)
+
+
+class Search:
+    """Looks for a state beside a run on a real store that has a checkpoint of epoch 4."""
+
+    def __init__(self, store: MlflowStore, folder: Path, *, cut: bool = False) -> None:
+        self.said: list[str] = []
+        self.here = CheckpointFolder(folder / "here" / "checkpoints")
+        self.there = CheckpointFolder(folder / "there")
+        self.there.save_best(state(3, 3))
+        self.there.save(state(4, 3))
+        last, pointer = self.there.for_server()
+        if cut:  # the next upload ended between the two
+            last = Path(shutil.copy(last, folder))
+            self.there.save(state(6, 3))
+            pointer = self.there.for_server()[1]
+        files = {POINTER: pointer, LAST: last, BEST: self.there.best(3)}
+        with a_spool(folder / "spool", start_of(new_name())) as spool:
+            for name, file in files.items():
+                spool.add_artifact(file, f"{schema.CHECKPOINTS}/{name}", 1)
+            courier = Courier(spool, store)
+            courier.deliver()
+        assert courier.run is not None
+        self.run_id = courier.run.run_id
+        self._store = store
+
+    def epoch(self, run_id: str | None = None) -> int | None:
+        run_id = self.run_id if run_id is None else run_id
+        search = Resumption(self.here, self._store, run_id, True, self.said.append)
+        found = search.state(recorded=100)
+        assert not (self.here.path.parent / "fetched").exists()
+        return int(found["epoch"]) if found is not None else None
+
+
+@pytest.fixture
+def search(store: MlflowStore, tmp_path: Path) -> Search:
+    return Search(store, tmp_path)
+
+
+def test_the_checkpoint_here_is_gone_on_from_and_the_servers_where_there_is_none(
+    search: Search,
+) -> None:
+    assert search.epoch() == 4
+    assert search.here.holds_best(3)
+    search.here.save_best(state(8, 8))
+    search.here.save(state(9, 8))
+    assert search.epoch() == 9
+    assert search.said == []
+
+
+def test_an_upload_cut_between_a_state_and_its_name_leaves_the_state_before(
+    store: MlflowStore, tmp_path: Path
+) -> None:
+    search = Search(store, tmp_path, cut=True)
+    assert search.epoch() == 4
+    assert search.said == []
+
+
+def test_a_damaged_checkpoint_here_is_said_and_the_servers_gone_on_from(search: Search) -> None:
+    search.here.save_best(state(8, 8))
+    flip(search.here.save(state(9, 8)))
+    assert search.epoch() == 4
+    assert "damaged: sha256" in search.said[0]
+    assert search.here.holds_best(3)
+
+
+def test_damaged_selected_weights_are_noticed_and_the_servers_taken(search: Search) -> None:
+    search.here.save_best(state(3, 3))
+    search.here.save(state(9, 3))
+    flip(search.here.best(3))
+    assert search.epoch() == 9
+    assert search.here.holds_best(3)
+
+
+def test_damaged_selected_weights_that_nobody_has_mean_an_older_checkpoint_or_the_start(
+    search: Search,
+) -> None:
+    search.here.save_best(state(8, 8))
+    search.here.save(state(9, 8))
+    flip(search.here.best(8))
+    assert search.epoch(run_id="") is None
+    assert "the weights of epoch 8, the selected one" in search.said[0]
+    assert search.epoch() == 4
+
+
+def test_weights_of_the_last_epoch_are_written_again_from_its_state(search: Search) -> None:
+    search.here.save_best(state(9, 9))
+    search.here.save(state(9, 9))
+    flip(search.here.best(9))
+    assert search.epoch() == 9
+    assert search.here.holds_best(9)
+
+
+def test_tidy_discards_records_of_finished_runs_alone_and_none_that_is_held(
+    store: MlflowStore, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", store.uri)
+    name, home = new_name(), store.home
+    moved = home.spool_here / name / "split-004" / "scratch"
+    with a_spool(moved, start_of(name)) as spool:
+        spool.append(epoch(0))
+        Courier(spool, store).deliver()
+        spool.append(epoch(1))
+    assert tidy(home, store, name) == 0
+    with a_spool(tmp_path / "elsewhere", start_of(name)) as spool:
+        spool.append(Event(Kind.END, 2000, tags={schema.STATUS: schema.FINISHED}))
+        Courier(spool, store).deliver()
+    held = Spool(moved)
+    held.acquire()
+    assert tidy(home, store, name) == 0
+    held.release()
+    assert tidy(home, store, name) == 1
+    assert spools_under(home.spool_here / name) == []
