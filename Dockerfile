@@ -49,6 +49,13 @@ HEALTHCHECK --interval=15s --timeout=10s --start-period=120s --retries=4 \
 ENTRYPOINT ["python", "-m", "mlflow_server.entrypoint"]
 CMD ["serve"]
 
+# The worker's packages by name: other changes of pyproject.toml install nothing anew.
+FROM base AS worker-list
+COPY pyproject.toml ./
+RUN python -c "import tomllib; p = tomllib.load(open('pyproject.toml', 'rb'))['project']; \
+extras = p['optional-dependencies']; \
+print(*p['dependencies'], *extras['ray'], *extras['system-metrics'], sep='\n')" > /packages.txt
+
 # Straight into the image, for torch with CUDA is 5 GB that nobody wants to copy twice.
 FROM base AS worker
 ARG PIP_NO_INDEX
@@ -62,18 +69,19 @@ COPY constraints.txt ./
 RUN --mount=type=cache,target=/root/.cache/pip \
     pip install --constraint constraints.txt \
       ${TORCH_INDEX_URL:+--no-deps --index-url ${TORCH_INDEX_URL}} torch torchvision
-COPY pyproject.toml ./
+COPY --from=worker-list /packages.txt ./
 RUN --mount=type=cache,target=/root/.cache/pip \
-    python -c "import tomllib; p = tomllib.load(open('pyproject.toml', 'rb'))['project']; \
-print(*p['dependencies'], *p['optional-dependencies']['system-metrics'], sep='\n')" > packages.txt \
- && pip install --constraint constraints.txt --requirement packages.txt
+    pip install --constraint constraints.txt --requirement packages.txt
 RUN --mount=type=bind,from=wheel,source=/wheels,target=/wheels \
     pip install --no-deps --no-index /wheels/*.whl
 COPY --chmod=755 mlflow_server/worker_entrypoint /usr/local/bin/
+# For `docker compose exec`, which no entrypoint logs in.
+RUN mkdir bin && ln -s /usr/local/bin/worker_entrypoint bin/galaxy-mlflow
 USER 10002:10002
 WORKDIR /home/galaxy
 # PASSIVE: where a machine is shared, threads that wait by spinning slow a run many times over.
-ENV GALAXY_MLFLOW_HOME=/home/galaxy/store \
+ENV PATH=/opt/galaxy-mlflow/bin:$PATH \
+    GALAXY_MLFLOW_HOME=/home/galaxy/store \
     MPLCONFIGDIR=/tmp \
     OMP_WAIT_POLICY=PASSIVE
 ENTRYPOINT ["worker_entrypoint"]

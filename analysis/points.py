@@ -50,8 +50,9 @@ class Points:
     def latest(self) -> Points:
         """Return one point for each (metric, run, step), sorted by them.
 
-        Of several, the one with the latest timestamp counts; of equal timestamps the largest
-        value, and any number before a nan.
+        Of several, the one with the latest timestamp counts, as in MLflow's own tables: two
+        attempts at a run that each had a request for the same epoch under way may have logged it
+        twice. Of equal timestamps the largest value counts, and any number before a nan.
         """
         rank = (self.value, ~np.isnan(self.value), self.timestamp)
         order = np.lexsort((*rank, self.step, self.run, self.metric))
