@@ -19,7 +19,7 @@ demo: install
 
 test: install
 	$(BIN)/pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder \
-	  --ignore tests/servers --ignore tests/compose
+	  --ignore tests/servers --ignore tests/compose --ignore tests/chaos
 
 test-servers: install
 	$(BIN)/pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder tests/servers

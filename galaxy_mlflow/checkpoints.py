@@ -26,7 +26,7 @@ BEST = "best.safetensors"
 """Name of the best weights on the server."""
 _SHARED = "server.json"
 _BEFORE = 9
-"""States before the last one whose checksums are kept: so many may wait for a slow server."""
+"""States before the last one whose checksums are kept in any case: an upload may be passed over."""
 
 
 @dataclass(frozen=True)
@@ -52,15 +52,19 @@ class CheckpointFolder:
                 old.unlink()
         return file
 
-    def for_server(self) -> tuple[Path, Path]:
+    def for_server(self, *, arrived: bool) -> tuple[Path, Path]:
         """Return the last state and what names it on the server.
 
         States have one name there. What names it also knows the states before, so that an upload
         which is cut between the two leaves a state that can be gone on from.
+
+        Parameters
+        ----------
+        arrived : whether the state named before is on the server; else it may be any before it
         """
-        last, named = self._read(POINTER), self._read(_SHARED)
-        before = [str(named["sha256"]), *named.get("before", [])] if named else []
-        self.name_on_server(last["epoch"], last["sha256"], before[:_BEFORE])
+        last = json.loads((self.path / POINTER).read_text())
+        before = self._meant_for_server()
+        self.name_on_server(last["epoch"], last["sha256"], before[: _BEFORE if arrived else None])
         return self.path / last["file"], self.path / _SHARED
 
     def name_on_server(self, epoch: int, sha256: str, before: Sequence[str] = ()) -> None:
@@ -68,10 +72,13 @@ class CheckpointFolder:
         named = {"file": LAST, "epoch": epoch, "sha256": sha256, "before": list(before)}
         write_json(self.path / _SHARED, named)
 
-    def _read(self, name: str) -> dict[str, Any]:
-        file = self.path / name
-        found: dict[str, Any] = json.loads(file.read_text()) if file.is_file() else {}
-        return found
+    def _meant_for_server(self) -> list[str]:
+        """Return the checksums of states named before, the last one first; none if damaged."""
+        try:
+            named = json.loads((self.path / _SHARED).read_text())
+            return [str(named["sha256"]), *map(str, named.get("before", []))]
+        except (OSError, ValueError, KeyError, TypeError):
+            return []
 
     def save_weights(self, state: State, name: str) -> Path:
         """Write only the weights of a state, as safetensors with their digest; return the file."""
@@ -119,7 +126,7 @@ class CheckpointFolder:
         try:
             last = json.loads(pointer.read_text())
             return load_checkpoint(self.path / last["file"], last["sha256"])
-        except (OSError, ValueError, KeyError) as error:
+        except (OSError, ValueError, KeyError, TypeError) as error:
             raise CheckpointError(f"{pointer}: cannot be read: {error!r}") from None
 
 

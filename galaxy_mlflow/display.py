@@ -33,7 +33,7 @@ class Display:
 
     def __init__(self, console: Console) -> None:
         self.console = console
-        self._bars = Progress(
+        self.bars = Progress(
             TextColumn("{task.description}"),
             BarColumn(bar_width=None),
             MofNCompleteColumn(),
@@ -48,6 +48,7 @@ class Display:
         self._counts: Counter[str] = Counter()
         self._epochs: dict[JobId, int] = {}
         self._done: dict[JobId, int] = {}
+        self._without_server: set[JobId] = set()
         self._total: TaskID | None = None
 
     def say(self, message: str) -> None:
@@ -61,16 +62,16 @@ class Display:
 
         def advance(done: int, total: int) -> None:
             if not tasks:
-                self._bars.start()
-                tasks.append(self._bars.add_task(what, total=total))
-            self._bars.update(tasks[0], completed=done, total=total)
+                self.bars.start()
+                tasks.append(self.bars.add_task(what, total=total))
+            self.bars.update(tasks[0], completed=done, total=total)
 
         try:
             yield advance
         finally:
             for task in tasks:
-                self._bars.remove_task(task)
-            self._bars.stop()
+                self.bars.remove_task(task)
+            self.bars.stop()
 
     @contextmanager
     def running(self, plan: Plan, epochs: Mapping[str, int]) -> Iterator[None]:
@@ -82,16 +83,16 @@ class Display:
                 if accuracy is not None:
                     self._note(run.job, accuracy)
         total = sum(self._epochs[run.job] for run in plan.todo)
-        self._total = self._bars.add_task("study", total=total)
-        self._bars.start()
+        self._total = self.bars.add_task("study", total=total)
+        self.bars.start()
         try:
             yield
         finally:
-            self._bars.stop()
+            self.bars.stop()
 
     def event(self, event: JobEvent) -> None:
         """Show news of one job."""
-        if event.message:
+        if event.message and self._is_new(event):
             self.say(event.message)
         if event.epoch < 0:
             return
@@ -101,22 +102,33 @@ class Display:
         self._done[event.job] = max(done, self._done.get(event.job, 0))
         if event.job not in self._jobs and len(self._jobs) < _MOST_BARS:
             total = self._epochs[event.job]
-            self._jobs[event.job] = self._bars.add_task(event.job.run_name, total=total)
+            self._jobs[event.job] = self.bars.add_task(event.job.run_name, total=total)
         if event.job in self._jobs:
-            self._bars.update(self._jobs[event.job], completed=done, description=_described(event))
+            self.bars.update(self._jobs[event.job], completed=done, description=_described(event))
 
     def result(self, result: JobResult) -> None:
         """Show how one job ended."""
+        self._without_server.discard(result.job)
         done = self._done.pop(result.job, 0)
         if result.status == schema.FINISHED:  # others may have trained the rest
             self._advance(self._epochs.get(result.job, done) - done)
         task = self._jobs.pop(result.job, None)
         if task is not None:
-            self._bars.remove_task(task)
+            self.bars.remove_task(task)
         accuracy = self._latest.get(result.job)
         shown = f"  test {accuracy:.1%}" if accuracy is not None else ""
         reason = f": {result.reason}" if result.reason else ""
         self.say(f"{result.job.run_name}  {result.status}{shown}{reason}")
+
+    def _is_new(self, event: JobEvent) -> bool:
+        """Whether a message tells anything: all jobs miss one server, and find it again."""
+        if event.server == "away":
+            self._without_server.add(event.job)
+            return len(self._without_server) == 1
+        if event.server == "back":
+            self._without_server.discard(event.job)
+            return not self._without_server
+        return True
 
     def _note(self, job: JobId, accuracy: float) -> None:
         """Take a job's latest accuracy into the mean of its arm."""
@@ -128,7 +140,7 @@ class Display:
         means = (f"{arm} {self._sums[arm] / n:.1%}" for arm, n in sorted(self._counts.items()))
         if self._total is not None:
             shown = "  ".join(("study", *means))
-            self._bars.update(self._total, advance=epochs, description=shown)
+            self.bars.update(self._total, advance=epochs, description=shown)
 
 
 def _described(event: JobEvent) -> str:

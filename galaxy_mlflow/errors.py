@@ -17,6 +17,7 @@ GalaxyError                    the base; the command line prints it and exits wi
     ├── DivergedError          the loss became NaN or infinite
     ├── CheckpointError        a checkpoint is missing, damaged or of another run
     ├── SpoolError             the local record of a run is damaged
+    ├── FailedThereError       another worker marked this run failed
     └── ClaimLostError         another worker owns this run
         └── BusyError          it is alive, and had the run first
 """
@@ -95,6 +96,10 @@ class CheckpointError(RunError):
 
 class SpoolError(RunError):
     """The local record of a run is damaged."""
+
+
+class FailedThereError(RunError):
+    """Another worker marked this run failed, for this reason; nobody asked to try it again."""
 
 
 class ClaimLostError(RunError):

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import os
+import re
 import secrets
 import shutil
 import socket
+import stat
 import tempfile
-from collections.abc import Mapping, Sequence
+import time
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -18,15 +22,19 @@ from filelock import FileLock, Timeout
 from galaxy_mlflow.errors import ConfigError, ServerError
 from galaxy_mlflow.home import Home
 from galaxy_mlflow.processes import available_cores
+from galaxy_mlflow.ray_log import RayLog
 from galaxy_mlflow.resources import Resources
 
 _OBJECT_STORE_BYTES = 80_000_000  # of shared memory; jobs bring images by files, not through Ray
 _NO_ANSWER = 5.0  # seconds to wait for a connection
+_BETWEEN_LOOKS = 2.0  # seconds
+_HEAD_LOST = "10"  # seconds until Ray says that a head is gone; its own choice is a minute
 _QUIET = {
     "RAY_USAGE_STATS_ENABLED": "0",
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",  # else Ray warns of its own future
     "RAY_ENABLE_UV_RUN_RUNTIME_ENV": "0",
 }
+_ADDRESS = re.compile(r"[^\s:/@]+:\d{1,5}|\[[0-9a-fA-F:]+\]:\d{1,5}")
 _HOW_TOKEN = (
     "give the cluster's token by RAY_AUTH_TOKEN_PATH (a file), RAY_AUTH_TOKEN or ~/.ray/auth_token"  # noqa: S105
 )
@@ -67,7 +75,84 @@ class Capacity:
     others: int = 0
 
 
-def join(address: str | None, home: Home, log: Path) -> Cluster:
+def check_address(address: str | None) -> str | None:
+    """Return the address of the cluster to join, None where one is to be started here.
+
+    What can be known before anything is prepared is checked: Ray is here, the address is one, and
+    there is a token. Whether the cluster answers is seen when it is joined.
+
+    Parameters
+    ----------
+    address : HOST:PORT as the user gave it; None: as RAY_ADDRESS has it
+
+    Raises
+    ------
+    ConfigError
+        The engine cannot be used like this.
+    """
+    if find_spec("ray") is None:
+        raise ConfigError("--engine ray needs Ray: pip install 'galaxy-mlflow[ray]'")
+    given, where = address, f"--address {address}"
+    if address is None:
+        given = os.environ.get("RAY_ADDRESS") or None
+        where = f"RAY_ADDRESS={given}"
+    if given is None:
+        return None
+    if not _ADDRESS.fullmatch(given) or not 0 < int(given.rpartition(":")[2]) < 2**16:
+        raise ConfigError(f"{where}: give HOST:PORT of the cluster's head, such as head:6379")
+    if os.environ.get("RAY_AUTH_MODE", "token") == "token" and not _has_token():
+        raise ConfigError(f"Ray cluster {given}: no token is known here: {_HOW_TOKEN}")
+    return given
+
+
+def check_device(device: str) -> None:
+    """Refuse a device that jobs on a cluster cannot be given.
+
+    Raises
+    ------
+    ConfigError
+    """
+    if device in ("auto", "cpu", "cuda"):
+        return
+    if device.startswith("cuda:"):
+        raise ConfigError(f"--device {device}: Ray chooses the GPU of each job: give cuda")
+    raise ConfigError(f"--device {device}: there is no such device; try auto, cpu or cuda")
+
+
+def _has_token() -> bool:
+    """Whether Ray finds a token, where it looks for one."""
+    if os.environ.get("RAY_AUTH_TOKEN"):
+        return True
+    file = os.environ.get("RAY_AUTH_TOKEN_PATH") or Path.home() / ".ray" / "auth_token"
+    return Path(file).is_file()
+
+
+def wait_for_head(address: str, until: float, say: Callable[[str], None]) -> None:
+    """Return once something listens at an address: a head may be about to start.
+
+    Parameters
+    ----------
+    until : when to give up, by `time.monotonic()`
+
+    Raises
+    ------
+    ServerError
+        Nothing listens there.
+    """
+    told = False
+    while True:
+        try:
+            return _require_answer(address)
+        except ServerError:
+            if time.monotonic() >= until:
+                raise
+        if not told:
+            say(f"waiting for the head at {address}")
+        told = True
+        time.sleep(_BETWEEN_LOOKS)
+
+
+def join(address: str | None, home: Home, log: RayLog) -> Cluster:
     """Connect to the cluster at an address, or start one on this machine.
 
     Parameters
@@ -78,34 +163,30 @@ def join(address: str | None, home: Home, log: Path) -> Cluster:
     Raises
     ------
     ConfigError
-        Ray is not installed, nothing answers, or the token is wrong.
+        The token is wrong, or the cluster is of another version of Ray.
     ServerError
-        The cluster does not let this machine join for now.
+        The cluster does not answer, or does not let this machine join for now.
     """
     os.environ.update(_QUIET)
-    _require_ray()
     return _start(home) if address is None else _connect(address, log)
-
-
-def _require_ray() -> None:
-    from importlib.util import find_spec
-
-    if find_spec("ray") is None:
-        raise ConfigError("--engine ray needs Ray: pip install 'galaxy-mlflow[ray]'")
 
 
 def _start(home: Home) -> Cluster:
     """Start a cluster of this machine alone; nobody else can reach it."""
     for name in ("RAY_ADDRESS", "RAY_AUTH_TOKEN"):
         os.environ.pop(name, None)
+    try:
+        token = _token(home)
+        folder, lock = _own_folder()
+    except OSError as error:
+        raise ServerError(f"Ray does not start on this machine: {error}") from None
     os.environ |= {
         "RAY_AUTH_MODE": "token",
-        "RAY_AUTH_TOKEN_PATH": str(_token(home)),
+        "RAY_AUTH_TOKEN_PATH": str(token),
         "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",  # Ray's one way to 127.0.0.1 on all its ports
     }
     import ray
 
-    folder, lock = _own_folder()
     try:
         ray.init(
             num_cpus=available_cores(),
@@ -128,8 +209,9 @@ _SILENT: Mapping[str, Any] = {
 }
 
 
-def _connect(address: str, log: Path) -> Cluster:
+def _connect(address: str, log: RayLog) -> Cluster:
     os.environ.setdefault("RAY_AUTH_MODE", "token")
+    os.environ.setdefault("RAY_gcs_rpc_server_reconnect_timeout_s", _HEAD_LOST)
     _require_answer(address)
     import ray
     from ray.exceptions import AuthenticationError
@@ -143,11 +225,12 @@ def _connect(address: str, log: Path) -> Cluster:
     return Cluster(address, _own_node())
 
 
-def _refused(address: str, log: Path, error: BaseException) -> ConfigError | ServerError:
+def _refused(address: str, log: RayLog, error: BaseException) -> ConfigError | ServerError:
     """Return what to tell a user whom the cluster did not let in."""
-    words = log.read_text(errors="replace") if log.is_file() else ""
-    if "InvalidAuthToken" in words:
+    if "InvalidAuthToken" in log.words():
         return ConfigError(f"Ray cluster {address}: the token is not that cluster's: {_HOW_TOKEN}")
+    if "Version mismatch" in str(error):
+        return ConfigError(f"Ray cluster {address}: {' '.join(str(error).split())}")
     return ServerError(
         f"Ray cluster {address}: {_first_line(error)}\nThis machine must be part of it: call the "
         f"command on its head, or join first: ray start --address={address} --num-cpus=0"
@@ -159,13 +242,11 @@ def _require_answer(address: str) -> None:
 
     Raises
     ------
-    ConfigError, ServerError
+    ServerError
     """
     host, _, port = address.rpartition(":")
-    if not host or not port.isdigit():
-        raise ConfigError(f"--address {address}: give HOST:PORT of the cluster's head")
     try:
-        socket.create_connection((host, int(port)), timeout=_NO_ANSWER).close()
+        socket.create_connection((host.strip("[]"), int(port)), timeout=_NO_ANSWER).close()
     except OSError as error:
         raise ServerError(
             f"no Ray cluster answers at {address} ({error.strerror or error}): start its head by "
@@ -174,13 +255,17 @@ def _require_answer(address: str) -> None:
 
 
 def _token(home: Home) -> Path:
-    """Return the file of the token that clusters started here use."""
+    """Return the file of the token that clusters started here use; made whole, and 0600."""
     file = home.path / "ray-token"
     home.path.mkdir(parents=True, exist_ok=True)
-    with suppress(FileExistsError):
-        handle = os.open(file, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-        with os.fdopen(handle, "w") as stream:
-            stream.write(secrets.token_hex(32))
+    if file.is_file() and not file.stat().st_size:
+        file.unlink(missing_ok=True)
+    if not file.is_file():
+        with tempfile.NamedTemporaryFile("w", dir=home.path) as draft:  # its mode is 0600
+            draft.write(secrets.token_hex(32))
+            draft.flush()
+            with suppress(FileExistsError):  # another process was first
+                os.link(draft.name, file)
     return file
 
 
@@ -191,6 +276,7 @@ def _own_folder() -> tuple[Path, FileLock]:
     """
     parent = Path(tempfile.gettempdir()) / f"galaxy-ray-{os.getuid()}"
     parent.mkdir(mode=0o700, exist_ok=True)
+    _require_own(parent)
     with FileLock(parent / "lock"):
         for folder in filter(Path.is_dir, parent.iterdir()):
             with suppress(Timeout, OSError), FileLock(folder / "lock", timeout=0):
@@ -199,6 +285,21 @@ def _own_folder() -> tuple[Path, FileLock]:
         lock = FileLock(own / "lock", timeout=0)
         lock.acquire()
     return own, lock
+
+
+def _require_own(folder: Path) -> None:
+    """Refuse a folder that others can write to: its name can be guessed.
+
+    Raises
+    ------
+    ConfigError
+    """
+    found = folder.lstat()
+    if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.getuid() or found.st_mode & 0o077:
+        raise ConfigError(
+            f"{folder} is to hold what Ray needs here, and is not yours alone: remove it, or set "
+            "TMPDIR to a folder of your own"
+        )
 
 
 def _own_node() -> str:

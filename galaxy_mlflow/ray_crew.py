@@ -6,30 +6,37 @@ jobs are handed back, and the cluster is joined again as soon as it is there.
 
 from __future__ import annotations
 
-import os
 import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from multiprocessing import get_context
 from multiprocessing.connection import Connection
 from multiprocessing.context import SpawnProcess
+from pathlib import Path
 from typing import Any
 
 from galaxy_mlflow.dispatch import Lost, News
 from galaxy_mlflow.errors import ConfigError, GalaxyError, ServerError
 from galaxy_mlflow.processes import ctrl_c_held_back
-from galaxy_mlflow.ray_driver import GOODBYE, Joined, Offer, Refused, drive
-from galaxy_mlflow.ray_parcel import RaySetting
+from galaxy_mlflow.ray_cluster import check_address, check_device, wait_for_head
+from galaxy_mlflow.ray_driver import GOODBYE, drive
+from galaxy_mlflow.ray_log import last_line, log_of
+from galaxy_mlflow.ray_mail import Placed
+from galaxy_mlflow.ray_parcel import Order, RaySetting
+from galaxy_mlflow.ray_pipe import Joined, Offer, Refused, Word
 from galaxy_mlflow.schema import JobId
-from galaxy_mlflow.worker import JobResult
+from galaxy_mlflow.worker import JobEvent, JobResult
 
 __all__ = ["RayCrew", "RaySetting"]
 
 _FIRST_PAUSE = 1.0  # seconds before a lost cluster is tried again, doubled each time
 _LONGEST_PAUSE = 30.0
-_TRIES = 3
+_TRIES = 3  # to start a cluster here
+HEAD_STARTS = 60.0
+"""Seconds that a head may take to let us in for the first time: it may just have been started."""
 _STARTING = 180.0  # seconds for a cluster to start or to let us in
+_FALLS = 5  # of the child in a row, without an epoch between them, until the user is asked
 
 
 @dataclass
@@ -39,12 +46,14 @@ class _Child:
     process: SpawnProcess
     pipe: Connection
     joined: bool = False
+    since: float = field(default_factory=time.monotonic)
 
     @classmethod
     def start(cls, setting: RaySetting) -> _Child:
         context = get_context("spawn")
         pipe, theirs = context.Pipe()
-        process = context.Process(target=drive, args=(setting, theirs), daemon=True)
+        said = replace(setting, begun=frozenset())  # that goes with each job
+        process = context.Process(target=drive, args=(said, theirs), daemon=True)
         with ctrl_c_held_back():  # Ctrl-C is our business alone
             process.start()
         theirs.close()
@@ -52,9 +61,13 @@ class _Child:
 
     def end(self, patience: float = 0.0) -> None:
         """Ask it to leave; kill it where it does not."""
-        with suppress(OSError):
+        deadline = time.monotonic() + patience
+        with suppress(EOFError, OSError):
             self.pipe.send(None)
-        self.process.join(patience)
+            while (left := deadline - time.monotonic()) > 0:
+                if self.pipe.poll(left):  # it may have much to tell before it hears us
+                    self.pipe.recv()
+        self.process.join(max(0.0, deadline - time.monotonic()))
         if self.process.is_alive():
             self.process.kill()
             self.process.join()
@@ -71,18 +84,22 @@ class RayCrew:
     Raises
     ------
     ConfigError
-        Ray is not installed, there is no such cluster, or its token is another.
+        Ray is not installed, the address or the device is none, or the token is another.
     ServerError
         The cluster does not answer.
     """
 
     def __init__(self, setting: RaySetting, say: Callable[[str], None]) -> None:
-        self._setting = replace(setting, address=setting.address or os.environ.get("RAY_ADDRESS"))
+        check_device(setting.device)
+        self._setting = replace(setting, address=check_address(setting.address))
         self._say = say
-        self._given: dict[JobId, None] = {}
+        self._given: dict[JobId, bool] = {}  # whether a machine has taken it up
+        self._begun = set(setting.begun)
+        self._falls = 0
         self._offer: Offer | None = None
         self._told_machines = -1
         self._told_gone = False
+        self._has_joined = False
         self._pause = _FIRST_PAUSE
         self._next_try = 0.0
         self._child: _Child | None = None
@@ -97,10 +114,10 @@ class RayCrew:
 
     def give(self, job: JobId) -> None:
         """Have the cluster train a job as soon as a machine has room."""
-        self._given[job] = None
+        self._given[job] = False
         if self._child is not None:
             with suppress(OSError):  # it ended: the next news tell
-                self._child.pipe.send(job)
+                self._child.pipe.send(Order(job, job in self._begun))
 
     def news(self, timeout: float) -> Sequence[News]:
         """Wait for news, at most `timeout` seconds.
@@ -109,6 +126,8 @@ class RayCrew:
         ------
         ConfigError
             The cluster can no longer be used, and waiting will not help.
+        ServerError
+            What talks to Ray ends again and again.
         """
         if self._child is None and not self._try_again(timeout):
             return []
@@ -122,6 +141,9 @@ class RayCrew:
                     break
                 timeout = 0
         except (EOFError, OSError):
+            self._fell()
+            news += self._gone()
+        if self._is_stuck():
             news += self._gone()
         return news
 
@@ -139,21 +161,39 @@ class RayCrew:
         elif isinstance(message, Offer):
             self._offer = message
             self._tell_of_machines(message)
+        elif isinstance(message, Word):
+            self._say(message.text)
         elif message.job in self._given:  # what comes after a job's end is of no use
-            if isinstance(message, JobResult | Lost):
-                del self._given[message.job]
-            news.append(message)
+            self._hear(message, news)
+
+    def _hear(self, message: JobEvent | JobResult | Lost | Placed, news: list[News]) -> None:
+        """Hear of a job that is given."""
+        if isinstance(message, Placed):
+            self._given[message.job] = True
+            self._begun.add(message.job)
+            return
+        if isinstance(message, JobResult | Lost):
+            del self._given[message.job]
+        elif message.epoch >= 0:
+            self._falls = 0
+        news.append(message)
 
     def _join(self) -> None:
-        """Join for the first time; a busy machine may need more than one try to start Ray."""
-        for tries_left in reversed(range(1 if self._setting.address else _TRIES)):
+        """Join for the first time; a busy machine, or a new head, may need more than one try."""
+        address, until = self._setting.address, time.monotonic()
+        if address is not None:
+            until += HEAD_STARTS
+            wait_for_head(address, until, self._say)
+        tries = 0
+        while True:
+            tries += 1
             child = self._child = _Child.start(self._setting)
             try:
-                self._await_joining(child)
-                break
+                return self._await_joining(child)
             except BaseException as error:
                 child.end()
-                if not (isinstance(error, ServerError) and tries_left):
+                again = tries < _TRIES if address is None else time.monotonic() < until
+                if not isinstance(error, ServerError) or not again:
                     raise
 
     def _await_joining(self, child: _Child) -> None:
@@ -168,17 +208,34 @@ class RayCrew:
 
     def _refused(self, error: GalaxyError, news: list[News]) -> None:
         """Raise what waiting cannot mend; otherwise try again later."""
-        first_time = self._offer is None and not self._told_gone
-        if isinstance(error, ConfigError) or first_time:
+        joined = self._child is not None and self._child.joined
+        if (isinstance(error, ConfigError) and joined) or not self._has_joined:
             raise error
         news += self._gone()
 
     def _back(self) -> None:
         if self._child is not None:
             self._child.joined = True
+        self._has_joined = True
         if self._told_gone:
             self._say(f"{self._name} is back")
         self._told_gone, self._pause = False, _FIRST_PAUSE
+
+    def _fell(self) -> None:
+        """Note that the process ended by itself; it may do so for ever."""
+        self._falls += 1
+        if self._falls >= _FALLS:
+            raise ServerError(
+                f"{self._name} failed {_FALLS} times with no epoch between them; the last word in "
+                f"{self._log}: {last_line(Path(self._log))}"
+            )
+
+    def _is_stuck(self) -> bool:
+        """Whether the process tries to join again for too long."""
+        child = self._child
+        if child is None or child.joined:
+            return False
+        return time.monotonic() - child.since > _STARTING
 
     def _gone(self) -> list[News]:
         """Hand all jobs back, and say so once."""
@@ -190,7 +247,9 @@ class RayCrew:
         self._told_gone = True
         self._next_try = time.monotonic() + self._pause
         self._pause = min(2 * self._pause, _LONGEST_PAUSE)
-        lost = [Lost(job, f"{self._name} went away", counts=False) for job in self._given]
+        reason, alone = f"{self._name} went away", self._setting.address is None
+        # Where there is but this machine, a job at work may have taken it down.
+        lost = [Lost(job, reason, counts=alone and at_work) for job, at_work in self._given.items()]
         self._given.clear()
         return list(lost)
 
@@ -225,7 +284,7 @@ class RayCrew:
 
     @property
     def _log(self) -> str:
-        return str(self._setting.home.path / "ray.log")
+        return str(log_of(self._setting.home))
 
 
 def _count(number: int, thing: str) -> str:

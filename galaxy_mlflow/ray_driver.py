@@ -1,36 +1,33 @@
 """The process that talks to Ray: it gives out tasks and tells its parent what becomes of them.
 
 It is a process of its own because Ray ends a process whose cluster is gone. It says `Joined` or
-`Refused` first; then it takes a `JobId` to be trained at a time, and None to stop.
+`Refused` first; then it takes an `Order` at a time, and None to stop.
 """
 
 from __future__ import annotations
 
-import json
-import os
 import signal
-import sys
 import threading
 import time
 from concurrent.futures import Future
-from dataclasses import asdict, dataclass
-from hashlib import sha256
+from dataclasses import dataclass
 from multiprocessing.connection import Connection
-from pathlib import Path
 from queue import Empty, SimpleQueue
 from typing import Any
 
 from galaxy_mlflow.dispatch import Lost
 from galaxy_mlflow.errors import ConfigError, GalaxyError
-from galaxy_mlflow.files import write_json
 from galaxy_mlflow.processes import watch_parent
-from galaxy_mlflow.ray_cluster import Capacity, Cluster, capacity, join, largest
-from galaxy_mlflow.ray_job import measure_there, task
-from galaxy_mlflow.ray_mail import Mailbox, Placed, opened
-from galaxy_mlflow.ray_parcel import Common, Parcel, RaySetting, common_of
-from galaxy_mlflow.resources import Resources, cores, given
+from galaxy_mlflow.ray_cluster import Cluster, capacity, join, largest, slots_of
+from galaxy_mlflow.ray_job import task
+from galaxy_mlflow.ray_log import RayLog
+from galaxy_mlflow.ray_mail import Mailbox, Placed, Unfit, opened
+from galaxy_mlflow.ray_need import Need, task_options, why
+from galaxy_mlflow.ray_parcel import Common, Order, Parcel, RaySetting, common_of
+from galaxy_mlflow.ray_pipe import Joined, Offer, Refused, Word
+from galaxy_mlflow.resources import Resources
 from galaxy_mlflow.schema import JobId
-from galaxy_mlflow.worker import JobResult, code_version
+from galaxy_mlflow.worker import STOPPED, JobEvent, JobResult
 
 _LOOK = 3.0  # seconds between looks at the machines
 GOODBYE = 20.0
@@ -38,29 +35,9 @@ GOODBYE = 20.0
 
 
 @dataclass(frozen=True)
-class Joined:
-    """The cluster has let us in."""
-
-
-@dataclass(frozen=True)
-class Refused:
-    """The cluster cannot be used."""
-
-    error: GalaxyError
-
-
-@dataclass(frozen=True)
-class Offer:
-    """What the cluster can do now, and what a job takes."""
-
-    capacity: Capacity
-    need: Resources
-    largest: str
-
-
-@dataclass(frozen=True)
 class _Done:
     job: JobId
+    reference: Any
     future: Future[Any]
 
 
@@ -79,8 +56,7 @@ def drive(setting: RaySetting, pipe: Connection) -> None:
     """Serve a parent until it says None or is gone; the body of the process."""
     watch_parent()
     signal.signal(signal.SIGINT, lambda *_: None)  # Ray lifts the mask we were born with
-    log = setting.home.path / "ray.log"
-    _write_to(log)
+    log = RayLog.take_all(setting.home)
     try:
         cluster = join(setting.address, setting.home, log)
     except GalaxyError as error:
@@ -95,15 +71,56 @@ def drive(setting: RaySetting, pipe: Connection) -> None:
         cluster.leave()
 
 
-def _write_to(log: Path) -> None:
-    """Have all that Ray prints go to a file."""
-    log.parent.mkdir(parents=True, exist_ok=True)
-    sys.stdout.flush()
-    sys.stderr.flush()
-    handle = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o644)
-    os.dup2(handle, 1)
-    os.dup2(handle, 2)
-    os.close(handle)
+@dataclass
+class _Machines:
+    """What is known of the machines: where jobs are, and who cannot train any."""
+
+    placed: dict[JobId, Placed]  # where a job was last at work: its spool is there
+    ended_there: set[JobId]  # without a result, and without an epoch since
+    unfit: dict[str, Unfit]  # by node
+    trained: bool = False  # an epoch, by any of them
+
+    def hear(self, event: JobEvent) -> None:
+        """Note that an epoch was trained."""
+        if event.epoch < 0:
+            return
+        self.trained = True
+        self.ended_there.discard(event.job)
+        if self.unfit and event.job in self.placed:
+            self.unfit.pop(self.placed[event.job].node, None)
+
+    def note_unfit(self, letter: Unfit) -> bool:
+        """Note that a machine trains nothing for now; return whether that is new."""
+        place = self.placed.pop(letter.job, None)
+        self.ended_there.discard(letter.job)
+        node = place.node if place else letter.machine
+        known = self.unfit.get(node)
+        self.unfit[node] = letter
+        return known is None or known.lasting != letter.lasting
+
+    def note_end(self, news: JobResult | Lost) -> None:
+        """Draw a job back to where its spool is once; where it ends again, others shall try."""
+        if isinstance(news, JobResult) and news.again and news.status != STOPPED:
+            return
+        last = isinstance(news, JobResult) and not news.again
+        if last or news.job in self.ended_there:
+            self.placed.pop(news.job, None)
+            self.ended_there.discard(news.job)
+        else:
+            self.ended_there.add(news.job)
+
+    def require_one(self, nodes: set[str]) -> None:
+        """Stop the call where no machine can train this study, and none ever did.
+
+        Raises
+        ------
+        ConfigError
+        """
+        found = [self.unfit.get(node) for node in nodes]
+        reasons = {f"machine {one.machine}: {one.reason}" for one in found if one and one.lasting}
+        if self.trained or not nodes or not all(one and one.lasting for one in found):
+            return
+        raise ConfigError("no machine can train this study\n" + "\n".join(sorted(reasons)[:5]))
 
 
 class _Driver:
@@ -115,15 +132,16 @@ class _Driver:
         self.pipe = pipe
         self.things: SimpleQueue[Any] = SimpleQueue()
         self.tasks: dict[JobId, Any] = {}  # what was given and has not ended
-        self.placed: dict[JobId, Placed] = {}  # where it was last at work
+        self.machines = _Machines({}, set(), {})
         self.offer: Offer | None = None
         self.next_look = 0.0
-        self.measuring = False
-        common = common_of(setting, ray.cluster_resources())  # type: ignore[no-untyped-call]
+        there = ray.cluster_resources()  # type: ignore[no-untyped-call]
+        common = common_of(setting, there)
+        if cluster.address is None and common.device == "cuda" and not there.get("GPU"):
+            raise ConfigError("--device cuda: Ray finds no GPU on this machine; try auto or cpu")
         self.parcel = ray.put(Parcel.of(common))
         self.weights = {} if cluster.address is None else _sent(common)
-        self.need = given(setting.study, common.device, setting.threads) or _known(self._note())
-        self.on_gpu = common.device.startswith("cuda")
+        self.need = Need.of(setting, common)
         self.mailbox = _actor(cluster.node)
         # max_calls=0: a process that has trained on a GPU stays, and trains the next job
         self.train = ray.remote(max_retries=0, max_calls=0)(task)
@@ -151,7 +169,7 @@ class _Driver:
             self.things.put(None)
 
     def _take(self, thing: Any) -> None:
-        if isinstance(thing, JobId):
+        if isinstance(thing, Order):
             self._submit(thing)
         elif isinstance(thing, _Done):  # its last letters first
             later = self.mailbox.take.remote().future()
@@ -166,36 +184,42 @@ class _Driver:
         import ray
 
         self.next_look = time.monotonic() + _LOOK
-        if self.need is None:
-            self._measure()
-            return
         try:
             nodes = ray.nodes()  # type: ignore[no-untyped-call]
         except Exception:  # the head is away: Ray waits for it a while, then ends this process
             return
-        offer = Offer(capacity(nodes, self.need), self.need, largest(nodes))
+        need = self.need.known or self.need.first
+        offer = Offer(capacity(nodes, need), need, largest(nodes))
         if not offer.capacity.jobs and self.cluster.address is None:
             raise ConfigError(
-                f"a job needs {self.need}; this machine has {offer.largest}: "
+                f"a job needs {need}; this machine has {offer.largest}: "
                 "see [resources] in the study file, or --threads"
             )
+        if offer.capacity.jobs and self.need.known is None:
+            self._measure(nodes)
+            return
+        able = [node for node in nodes if node["Alive"] and slots_of(node["Resources"], need)]
+        self.machines.require_one({node["NodeID"] for node in able})
         if offer != self.offer:
             self.offer = offer
             self.pipe.send(offer)
 
-    def _submit(self, job: JobId) -> None:
-        reference = self._trainer(job).remote(self.parcel, self.weights, self.mailbox, job)
+    def _submit(self, order: Order) -> None:
+        job = order.job
+        reference = self._trainer(job).remote(self.parcel, self.weights, self.mailbox, order)
         self.tasks[job] = reference
-        reference.future().add_done_callback(lambda future: self.things.put(_Done(job, future)))
+        reference.future().add_done_callback(
+            lambda future: self.things.put(_Done(job, reference, future))
+        )
 
     def _trainer(self, job: JobId) -> Any:
         """Return the task with its resources, drawn to where the job's spool is."""
         from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-        options = _options(self.need or Resources())
-        if job in self.placed:
+        options = task_options(self.need.known or Resources())
+        if job in self.machines.placed:
             options["scheduling_strategy"] = NodeAffinitySchedulingStrategy(
-                self.placed[job].node, soft=True, _spill_on_unavailable=True
+                self.machines.placed[job].node, soft=True, _spill_on_unavailable=True
             )
         return self.train.options(**options)
 
@@ -206,61 +230,65 @@ class _Driver:
     def _read(self, letters: _Letters) -> None:
         # Without the mailbox there is no going on: its error ends this process.
         for letter in map(opened, letters.future.result()):
-            if isinstance(letter, Placed):
-                self.placed[letter.job] = letter
-            else:
-                self.pipe.send(letter)
+            self._open(letter)
         if letters.done is None:
             self._wait_for_letters()
         else:
             self._end(letters.done)
 
+    def _open(self, letter: JobEvent | Placed | Unfit) -> None:
+        if letter.job not in self.tasks:  # it came late
+            return
+        if isinstance(letter, Unfit):
+            self._give_back(letter)
+            return
+        if isinstance(letter, Placed):
+            self.machines.placed[letter.job] = letter
+        else:
+            self.machines.hear(letter)
+        self.pipe.send(letter)
+
+    def _give_back(self, letter: Unfit) -> None:
+        """Take a job back from a machine that is not fit; the task there keeps its place busy."""
+        del self.tasks[letter.job]
+        if self.machines.note_unfit(letter):
+            words = f"machine {letter.machine}: {letter.reason}"
+            self.pipe.send(Word(f"{words}\nIt gets no work for now, and is tried again later."))
+        self.next_look = 0.0
+        self.pipe.send(Lost(letter.job, letter.reason, counts=False))
+
     def _end(self, done: _Done) -> None:
-        self.tasks.pop(done.job, None)
+        if self.tasks.get(done.job) is not done.reference:  # it was given back before
+            return
+        del self.tasks[done.job]
         news = self._outcome(done)
-        if isinstance(news, JobResult) and not news.again:
-            self.placed.pop(done.job, None)
+        self.machines.note_end(news)
         self.pipe.send(news)
 
     def _outcome(self, done: _Done) -> JobResult | Lost:
         error = done.future.exception()
         if error is None:
-            result: JobResult = done.future.result()
-            return result
-        where = self.placed.get(done.job)
-        return Lost(done.job, _why(error, where.machine if where else "a machine"))
+            news: JobResult | Lost = done.future.result()
+            return news
+        where = self.machines.placed.get(done.job)
+        return Lost(done.job, why(error, where.machine if where else "a machine"))
 
-    def _measure(self) -> None:
+    def _measure(self, nodes: list[dict[str, Any]]) -> None:
         """Have a machine measure what a job takes, unless one is at it."""
-        import ray
-
-        if self.measuring:
-            return
-        self.measuring = True
-        first = Resources(cores(self.setting.study, self.setting.threads), float(self.on_gpu))
-        measuring = ray.remote(max_retries=0, max_calls=1)(measure_there)
-        reference = measuring.options(**_options(first)).remote(self.parcel)
-        reference.future().add_done_callback(lambda future: self.things.put(_Measured(future)))
+        if not self.need.measuring:
+            reference = self.need.start(self.parcel, nodes)
+            reference.future().add_done_callback(lambda future: self.things.put(_Measured(future)))
 
     def _note_measured(self, future: Future[Any]) -> None:
-        self.measuring = False
         error = future.exception()
-        cause = getattr(error, "cause", None)
-        if isinstance(cause, GalaxyError):
-            raise cause
         if error is None:
-            self.need = future.result()
-            write_json(self._note(), asdict(self.need))
-        self.next_look = time.monotonic() if error is None else self.next_look
-
-    def _note(self) -> Path:
-        """Return the file that keeps what was measured for this study."""
-        setting = self.setting
-        hashes = sorted(setting.study.config_hash(arm) for arm in setting.study.arm)
-        said = setting.study.resources.model_dump_json()
-        facts = [code_version(), setting.device, str(setting.threads), said, *hashes]
-        name = sha256("\n".join(facts).encode()).hexdigest()[:16]
-        return setting.home.cache / "resources" / f"{name}.json"
+            self.need.take(future.result())
+            self.next_look = 0.0
+            return
+        reason = why(error, "a machine")
+        self.need.failed(reason)
+        if self.need.failures == 1:
+            self.pipe.send(Word(f"what a job takes could not be measured: {reason}; once more"))
 
     def _stop(self) -> None:
         """Have jobs close their records; wait until they have, but not for ever."""
@@ -289,33 +317,3 @@ def _actor(node: str) -> Any:
     here = NodeAffinitySchedulingStrategy(node, soft=False)
     options = {"num_cpus": 0, "max_concurrency": 1000, "scheduling_strategy": here}
     return ray.remote(Mailbox).options(**options).remote()
-
-
-def _options(need: Resources) -> dict[str, Any]:
-    options: dict[str, Any] = {"num_cpus": need.cpus, "memory": int(need.memory_gb * 1e9)}
-    if need.gpus:  # the process may train its next job on another GPU: it must see all of them
-        seen = {"RAY_EXPERIMENTAL_NOSET_CUDA_VISIBLE_DEVICES": "1"}
-        options |= {"num_gpus": need.gpus, "runtime_env": {"env_vars": seen}}
-    return options
-
-
-def _known(note: Path) -> Resources | None:
-    try:
-        return Resources(**json.loads(note.read_text()))
-    except (OSError, ValueError, TypeError):
-        return None
-
-
-def _why(error: BaseException, machine: str) -> str:
-    """Say what became of a task that gave no result."""
-    from ray.exceptions import NodeDiedError, OutOfMemoryError, RayTaskError, WorkerCrashedError
-
-    if isinstance(error, OutOfMemoryError):
-        return f"{machine} ran out of memory: set memory_gb under [resources]"
-    if isinstance(error, WorkerCrashedError):
-        return f"its process on {machine} died"
-    if isinstance(error, NodeDiedError):
-        return f"{machine} is gone"
-    if isinstance(error, RayTaskError):
-        return f"{machine}: {str(error).strip().rpartition(chr(10))[2]}"
-    return f"{machine}: {type(error).__name__}"

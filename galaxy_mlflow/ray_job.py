@@ -8,13 +8,20 @@ from __future__ import annotations
 
 import os
 import pickle
+import shutil
+import signal
 import socket
-from collections.abc import Callable
-from contextlib import suppress
-from dataclasses import dataclass
+import tempfile
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
 from functools import lru_cache
 from hashlib import sha256
 from pathlib import Path
+from types import FrameType
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -22,14 +29,15 @@ from filelock import FileLock
 
 from galaxy_mlflow.cache import GalaxyData
 from galaxy_mlflow.config import Study
+from galaxy_mlflow.dispatch import Lost
 from galaxy_mlflow.errors import ConfigError, DataError, GalaxyError, ServerError
 from galaxy_mlflow.files import sha256_of, write_bytes
 from galaxy_mlflow.home import HOME_VARIABLE, URI_VARIABLE, Home
-from galaxy_mlflow.prepare import draw_samples, draw_splits, prepare_data
-from galaxy_mlflow.ray_mail import Placed, Post
-from galaxy_mlflow.ray_parcel import Common, Parcel
+from galaxy_mlflow.prepare import Splits, draw_samples, prepare_data, split_rule
+from galaxy_mlflow.ray_mail import Placed, Post, Unfit
+from galaxy_mlflow.ray_parcel import Common, Order, Parcel
 from galaxy_mlflow.resources import Resources, measure
-from galaxy_mlflow.schema import JobId
+from galaxy_mlflow.server_errors import shown
 from galaxy_mlflow.tidy import tidy
 from galaxy_mlflow.tracking import MlflowStore
 from galaxy_mlflow.worker import (
@@ -44,6 +52,10 @@ from galaxy_mlflow.worker import (
 
 Fetch = Callable[[str], bytes]
 """Returns the bytes of an initial-weights file by their sha256."""
+ROOM = 64_000_000
+"""Bytes that must be free on a machine's disk, lest every job there end at its first checkpoint."""
+_REST = 60.0  # seconds that an unfit machine gets no work, doubled each time
+_LONGEST_REST = 600.0
 
 
 @dataclass(frozen=True)
@@ -55,16 +67,18 @@ class Bench:
     uri: str
     data: GalaxyData
     samples: Path
+    notices: deque[str] = field(default_factory=deque)  # to be told once
 
-    def spec(self, job: JobId, weights: Path | None, device: str) -> JobSpec:
+    def spec(self, order: Order, weights: Path | None, device: str) -> JobSpec:
         """Return what a worker needs for one job."""
-        study = self.common.study
+        study, job = self.common.study, order.job
+        splits = Splits(split_rule(study, self.data.labels.size), self.data.labels, [job.split])
         if weights is not None and study.arm[job.arm].weights.startswith("file:"):
             study = _with_weights_at(study, job.arm, weights)
         return JobSpec(
             study=study,
             arm=job.arm,
-            split=draw_splits(study, self.data, [job.split])[job.split],
+            split=splits[job.split],
             data=self.data,
             home=self.home,
             uri=self.uri,
@@ -73,26 +87,43 @@ class Bench:
             device=device,
             threads=self.common.threads,
             session=self.common.session,
+            begun=order.begun,
+            retry_failed=self.common.retry_failed,
         )
 
 
-def train(parcel: Parcel, job: JobId, fetch: Fetch, report: Report) -> JobResult:
+def train(parcel: Parcel, order: Order, fetch: Fetch, report: Report) -> JobResult | Unfit:
     """Train one job on this machine.
 
-    A machine that is not fit for it (other version, no data or other data) ends the job as
-    `stopped`, with a reason that names the machine.
+    A machine that is not fit for it (other version, no data or other data, full disk) says so: the
+    job is for another.
     """
     try:
         bench = make_ready(parcel)
-        weights = _weights_here(bench, job.arm, fetch)
-        spec = bench.spec(job, weights, _device(bench.common.device))
-    except GalaxyError as error:
-        return JobResult(job, STOPPED, f"machine {socket.gethostname()}: {error}")
-    except OSError as error:
-        return JobResult(job, STOPPED, f"machine {socket.gethostname()}: {error}", again=True)
-    for notice in () if bench.common.machine == socket.gethostname() else bench.data.notices:
-        report(JobEvent(job, message=notice))
-    return run_job(spec, report)
+        weights = _weights_here(bench, order.job.arm, fetch)
+        spec = bench.spec(order, weights, _device(bench.common.device))
+    except (GalaxyError, OSError) as error:
+        return _unfit(order, str(error), lasting=isinstance(error, GalaxyError))
+    while bench.notices:
+        report(JobEvent(order.job, message=f"{socket.gethostname()}: {bench.notices.popleft()}"))
+    result = run_job(spec, report)
+    if result.status == STOPPED and result.again and not _has_room(bench.home):
+        return _unfit(order, result.reason, lasting=False)
+    return result
+
+
+def _unfit(order: Order, reason: str, *, lasting: bool) -> Unfit:
+    return Unfit(order.job, socket.gethostname(), reason, lasting)
+
+
+def _has_room(home: Home) -> bool:
+    """Whether files can be written below a home, as its disk and its quota have it."""
+    try:
+        with tempfile.TemporaryFile(dir=home.path) as file:
+            file.write(bytes(1_000_000))
+        return shutil.disk_usage(home.path).free >= ROOM
+    except OSError:
+        return False
 
 
 def measure_there(parcel: Parcel) -> Resources:
@@ -105,8 +136,10 @@ def measure_there(parcel: Parcel) -> Resources:
     """
     try:
         bench = make_ready(parcel)
-        return measure(bench.common.study, len(bench.data.classes), _device(bench.common.device))
-    except GalaxyError as error:
+        common = bench.common
+        classes = len(bench.data.classes)
+        return measure(common.study, classes, _device(common.device), common.threads)
+    except (GalaxyError, OSError) as error:
         raise ConfigError(f"machine {socket.gethostname()}: {error}") from None
 
 
@@ -136,9 +169,14 @@ def _make_ready(content: bytes) -> Bench:
         raise DataError(f"{error}\n{_SAME_DATA}") from None
     if data.data_hash != common.data_hash:
         raise DataError(f"its images are not those of the command's machine.\n{_SAME_DATA}")
-    with suppress(ServerError):  # another time, then
+    with suppress(ServerError, OSError):  # another time, then
         tidy(home, MlflowStore(uri, home), common.study.name)
-    return Bench(common, home, uri, data, draw_samples(common.study, data, home))
+    # The driver has told the others: it has the same data.
+    damage = deque(notice for notice in data.notices if _DAMAGE in notice)
+    return Bench(common, home, uri, data, draw_samples(common.study, data, home), damage)
+
+
+_DAMAGE = "damaged: built again"
 
 
 _SAME_DATA = (
@@ -178,12 +216,12 @@ def _address(common: Common) -> str:
 
 
 def _for_others(common: Common) -> str:
-    parts = urlsplit(common.uri)
-    loopback = parts.hostname in ("localhost", "127.0.0.1", "::1") or not parts.hostname
-    if not _is_drivers(common) and loopback:
-        raise ConfigError(f"{common.uri} is an address of {common.machine} alone: {_GIVE_ADDRESS}")
-    if parts.password:
+    if not common.uri:
         raise ConfigError(f"has no address to send records to: {_GIVE_ADDRESS}")
+    host = urlsplit(common.uri).hostname
+    if not _is_drivers(common) and host in (None, "localhost", "127.0.0.1", "::1"):
+        there = f"{shown(common.uri)} is an address of {common.machine} alone"
+        raise ConfigError(f"{there}: {_GIVE_ADDRESS}")
     return common.uri
 
 
@@ -236,16 +274,73 @@ def cuda_device(mine: list[str], visible: str | None) -> str:
     return f"cuda:{seen.index(mine[0]) if mine[0] in seen else mine[0]}"
 
 
-def task(parcel: Parcel, weights: dict[str, Any], mailbox: Any, job: JobId) -> JobResult:
+class _Leaving(KeyboardInterrupt):
+    """The machine leaves the cluster: it tells each task by SIGTERM."""
+
+
+@contextmanager
+def _told_to_leave() -> Iterator[None]:
+    """Have SIGTERM close the job's records, as Ctrl-C does."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGTERM, _leave)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def _leave(number: int, _: FrameType | None) -> None:
+    signal.signal(number, signal.SIG_IGN)  # once: records are being closed
+    raise _Leaving
+
+
+class _Rest:
+    """Keeps a place of an unfit machine busy, so that others get the jobs."""
+
+    def __init__(self) -> None:
+        self.seconds = _REST
+
+    def take(self) -> None:
+        """Rest; longer each time."""
+        pause, self.seconds = self.seconds, min(2 * self.seconds, _LONGEST_REST)
+        time.sleep(pause)
+
+    def forget(self) -> None:
+        """Begin anew: the machine is fit."""
+        self.seconds = _REST
+
+
+_rest = _Rest()
+
+
+def task(parcel: Parcel, weights: dict[str, Any], mailbox: Any, order: Order) -> JobResult | Lost:
     """Train one job; the body of a Ray task. Cancelling it closes the job's records."""
     import ray
 
-    post = Post(mailbox)
+    post, job = Post(mailbox), order.job
     node = ray.get_runtime_context().get_node_id()
     try:
-        post.send(Placed(job, node, socket.gethostname()))
-        result = train(parcel, job, lambda digest: bytes(ray.get(weights[digest])), post.send)
-        post.flush()
+        with _told_to_leave():
+            post.send(Placed(job, node, socket.gethostname()))
+            outcome = train(
+                parcel, order, lambda digest: bytes(ray.get(weights[digest])), post.send
+            )
+            return _told(outcome, post)
+    except _Leaving:
+        return Lost(job, f"{socket.gethostname()} leaves the cluster", counts=False)
     except KeyboardInterrupt:
         return JobResult(job, STOPPED, "asked to stop", again=True)
-    return result
+
+
+def _told(outcome: JobResult | Unfit, post: Post) -> JobResult | Lost:
+    """Return how a job ended, once all that was said of it has arrived."""
+    if isinstance(outcome, JobResult):
+        post.flush()
+        _rest.forget()
+        return outcome
+    post.send(outcome)  # with this the job is another's
+    post.flush()
+    _rest.take()
+    return Lost(outcome.job, outcome.reason, counts=False)

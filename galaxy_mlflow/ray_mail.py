@@ -28,6 +28,21 @@ class Placed:
     machine: str  # name of the host
 
 
+@dataclass(frozen=True)
+class Unfit:
+    """Word that a machine cannot train a job through no fault of the job: it is given back.
+
+    Attributes
+    ----------
+    lasting : no time mends it, as with another version or no data
+    """
+
+    job: JobId
+    machine: str
+    reason: str
+    lasting: bool
+
+
 class Mailbox:
     """What jobs have to tell; an actor on the driver's machine, which empties it."""
 
@@ -60,7 +75,7 @@ class Post:
         self._mailbox = mailbox
         self._last: Any = None
 
-    def send(self, letter: JobEvent | Placed) -> None:
+    def send(self, letter: JobEvent | Placed | Unfit) -> None:
         """Send a letter; it arrives after those sent before.
 
         Raises
@@ -88,7 +103,7 @@ class Post:
             raise KeyboardInterrupt from None
 
 
-def opened(letter: bytes) -> JobEvent | Placed:
+def opened(letter: bytes) -> JobEvent | Placed | Unfit:
     """Return what a letter says."""
-    content: JobEvent | Placed = pickle.loads(letter)  # noqa: S301  from our own tasks
+    content: JobEvent | Placed | Unfit = pickle.loads(letter)  # noqa: S301  from our own tasks
     return content

@@ -12,6 +12,8 @@ from galaxy_mlflow.config import Study
 from galaxy_mlflow.files import sha256_of
 from galaxy_mlflow.home import Home
 from galaxy_mlflow.resources import cores
+from galaxy_mlflow.schema import JobId
+from galaxy_mlflow.server_errors import shown
 from galaxy_mlflow.worker import code_version
 
 
@@ -27,6 +29,8 @@ class RaySetting:
     own_store : the records go to the default store, served on loopback: this machine only
     address : HOST:PORT of the cluster's head; None: a cluster is started here
     session : of this call of `run`
+    begun : jobs of which the server has a run
+    retry_failed : train runs too that others marked failed
     """
 
     study: Study
@@ -40,6 +44,8 @@ class RaySetting:
     own_store: bool
     address: str | None
     session: str
+    begun: frozenset[JobId] = frozenset()
+    retry_failed: bool = False
 
 
 @dataclass(frozen=True)
@@ -58,6 +64,7 @@ class Common:
     ----------
     machine : name of the driver's host
     home : the driver's
+    uri : "" where it holds an account: passwords stay on the driver's machine
     own_store : the records go to the driver's default store, served on loopback
     """
 
@@ -72,6 +79,15 @@ class Common:
     uri: str
     own_store: bool
     session: str
+    retry_failed: bool = False
+
+
+@dataclass(frozen=True)
+class Order:
+    """A job to be trained, and whether it was begun before, here or elsewhere."""
+
+    job: JobId
+    begun: bool = False
 
 
 @dataclass(frozen=True)
@@ -101,9 +117,10 @@ def common_of(setting: RaySetting, there: Mapping[str, float]) -> Common:
         skip_bad=setting.skip_bad,
         machine=socket.gethostname(),
         home=setting.home,
-        uri=setting.uri,
+        uri=setting.uri if shown(setting.uri) == setting.uri else "",
         own_store=setting.own_store,
         session=setting.session,
+        retry_failed=setting.retry_failed,
     )
 
 

@@ -22,6 +22,7 @@ import numpy as np
 from galaxy_mlflow.cache import GalaxyData
 from galaxy_mlflow.config import ArmSettings, Study
 from galaxy_mlflow.errors import ConfigError
+from galaxy_mlflow.processes import ask_to_end_with_parent
 from galaxy_mlflow.splits import Split
 
 _MARGIN = 1.2
@@ -106,14 +107,15 @@ class Peak:
 
 def _peak_of(study: Study, n_classes: int, device: str) -> Peak:
     """Train short epochs in a fresh process; return its peak."""
-    work = pickle.dumps((study, n_classes, device))
-    done = subprocess.run(  # noqa: S603
-        [sys.executable, "-c", f"from {__name__} import serve; serve()"],
-        input=work,
-        capture_output=True,
-        check=False,
-        env={**os.environ, "PYTHONWARNINGS": "ignore"},
-    )
+    with tempfile.TemporaryDirectory() as folder:  # ours: it goes too where the process is killed
+        done = subprocess.run(  # noqa: S603
+            [sys.executable, "-c", f"from {__name__} import serve; serve()"],
+            input=pickle.dumps((study, n_classes, device, folder)),
+            capture_output=True,
+            check=False,
+            env={**os.environ, "PYTHONWARNINGS": "ignore"},
+            preexec_fn=ask_to_end_with_parent,
+        )
     if done.returncode:
         last = done.stderr.decode(errors="replace").strip().rpartition("\n")[2]
         raise ConfigError(
@@ -125,8 +127,9 @@ def _peak_of(study: Study, n_classes: int, device: str) -> Peak:
 
 def serve() -> None:
     """Measure what standard input asks for; print it. The body of the fresh process."""
-    study, n_classes, device = pickle.loads(sys.stdin.buffer.read())  # noqa: S301  our parent's
-    with tempfile.TemporaryDirectory() as folder, _Watch() as watch:
+    work = pickle.loads(sys.stdin.buffer.read())  # noqa: S301  our parent's
+    study, n_classes, device, folder = work
+    with _Watch() as watch:
         for arm in _unlike(study):
             data = _noise(study, arm, n_classes, Path(folder))
             _train_a_little(_one_epoch(study, arm), arm, data, device)

@@ -9,7 +9,8 @@ from pathlib import Path
 
 from galaxy_mlflow import schema
 from galaxy_mlflow.checkpoints import BEST, CheckpointFolder, State, load_checkpoint
-from galaxy_mlflow.errors import CheckpointError
+from galaxy_mlflow.courier import state_epoch
+from galaxy_mlflow.errors import CheckpointError, ServerError
 from galaxy_mlflow.tracking import MlflowStore
 
 
@@ -32,7 +33,7 @@ class Resumption:
     say: Callable[[str], None]
 
     def state(self, recorded: int) -> State | None:
-        """Return the state to go on from, and have it here; None: from the start.
+        """Return the latest state to go on from, and have it here; None: from the start.
 
         Parameters
         ----------
@@ -44,7 +45,11 @@ class Resumption:
             The server, whose checkpoint is needed, cannot be reached.
         """
         try:
-            return self._here(recorded) or self._there(recorded)
+            here = self._here(recorded)
+            epoch = int(here["epoch"]) if here is not None else -1
+            if here is not None and (epoch == recorded or not self._is_later_there(epoch)):
+                return here
+            return self._there(recorded, epoch) or here
         finally:
             shutil.rmtree(self._fetched, ignore_errors=True)
 
@@ -60,16 +65,26 @@ class Resumption:
             return None
         return state if self._is_whole(state, recorded) else None
 
-    def _there(self, recorded: int) -> State | None:
+    def _is_later_there(self, epoch: int) -> bool:
+        """Whether the server has the state of a later epoch: another machine went on meanwhile."""
+        try:
+            return bool(self.run_id) and state_epoch(self.store, self.run_id) > epoch
+        except ServerError:  # what is here will do
+            return False
+
+    def _there(self, recorded: int, after: int) -> State | None:
+        """Return the server's state, if it is one of a later epoch than `after`."""
         if not self.run_id:
             return None
         try:
             found = self.store.fetch_checkpoint(self.run_id, self._fetched)
             state = load_checkpoint(*found) if found is not None else None
         except CheckpointError as error:
-            self.say(f"{error}\nStarting from the beginning.")
+            self.say(f"{error}\nThe server's checkpoint is not gone on from.")
             return None
-        if found is None or state is None or not self._is_whole(state, recorded):
+        if found is None or state is None or int(state["epoch"]) <= after:
+            return None
+        if not self._is_whole(state, recorded):
             return None
         self.folder.save(state)  # from now on it is here too
         self.folder.name_on_server(int(state["epoch"]), found[1])

@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from typing import Literal
 
 from galaxy_mlflow import schema
@@ -142,7 +143,7 @@ def _train(
     jobs = [run.job for run in plan.todo]
     home = Home.default()
     with _address(machine) as uri, display.running(plan, epochs):
-        call = _Call(prepared, machine, uri, display.say)
+        call = _Call(prepared, plan, machine, uri, display.say)
         results = dispatch(jobs, call.crew(len(jobs)), display.event, machine.rules)
         with closing(results):
             for result in results:
@@ -179,6 +180,7 @@ class _Call:
     """What all jobs of one call of `run` share."""
 
     prepared: Prepared
+    plan: Plan
     machine: Machine
     uri: str  # where records are sent
     say: Callable[[str], None]
@@ -191,6 +193,11 @@ class _Call:
         if self.machine.jobs == 1:
             return lambda report: OwnProcess(self._spec, report)
         return lambda _: Processes(self._spec, min(self.machine.jobs, jobs))
+
+    @cached_property
+    def _begun(self) -> frozenset[JobId]:
+        """Jobs that the server has a run of already."""
+        return frozenset(run.job for run in self.plan.todo if run.record is not None)
 
     def _spec(self, job: JobId) -> JobSpec:
         return JobSpec(
@@ -205,6 +212,8 @@ class _Call:
             device=self.machine.device,
             threads=self.machine.threads_a_job,
             session=self.session,
+            begun=job in self._begun,
+            retry_failed=self.plan.retry_failed,
         )
 
     def _ray(self, _: Report) -> Crew:
@@ -223,6 +232,8 @@ class _Call:
             own_store=home.owns(home.tracking_uri),
             address=self.machine.address,
             session=self.session,
+            begun=self._begun,
+            retry_failed=self.plan.retry_failed,
         )
         return RayCrew(setting, self.say)
 

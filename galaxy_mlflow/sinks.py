@@ -35,8 +35,11 @@ class Sink(Protocol):
     def log_epoch(self, epoch: int, metrics: Mapping[str, float], timestamp_ms: int) -> None:
         """Record one epoch; an epoch that the run already has is left as it is."""
 
-    def log_artifact(self, file: Path, artifact_path: str) -> None:
-        """Record a file; it may be changed or removed once this returns."""
+    def log_artifact(self, file: Path, artifact_path: str, epoch: int = -1) -> None:
+        """Record a file; it may be changed or removed once this returns.
+
+        One of a checkpoint says the epoch; that of a later epoch is not replaced by it.
+        """
 
     def end(self, status: str, metrics: Mapping[str, float], tags: Mapping[str, str]) -> None:
         """Close the run as `finished` or `failed`."""
@@ -78,8 +81,9 @@ class MemorySink:
         """Record one epoch, once."""
         self._run.epochs.setdefault(epoch, (timestamp_ms, dict(metrics)))
 
-    def log_artifact(self, file: Path, artifact_path: str) -> None:
+    def log_artifact(self, file: Path, artifact_path: str, epoch: int = -1) -> None:
         """Keep the file's bytes."""
+        del epoch  # one process has it all: nobody else was further
         self._run.artifacts[artifact_path] = file.read_bytes()
 
     def end(self, status: str, metrics: Mapping[str, float], tags: Mapping[str, str]) -> None:
@@ -101,9 +105,11 @@ class MlflowSink:
     from the next `log_epoch`. Another thread shows signs of life, whatever is being sent.
     """
 
-    def __init__(self, spool: Spool, store: MlflowStore, start: RunStart) -> None:
+    def __init__(
+        self, spool: Spool, store: MlflowStore, start: RunStart, *, retry_failed: bool = True
+    ) -> None:
         self._spool = spool
-        self._courier = Courier(spool, store, training=True)
+        self._courier = Courier(spool, store, training=True, retry_failed=retry_failed)
         self._start = start
         self._wake = threading.Event()
         self._closing = threading.Event()
@@ -122,6 +128,11 @@ class MlflowSink:
         """Whether the server has this run as finished, whatever is recorded here."""
         return self.run is not None and self.run.status == schema.FINISHED
 
+    @property
+    def recorded(self) -> int:
+        """The last epoch on record, here or on the server; -1 for none."""
+        return max(self._courier.server_epoch, self._spool.last_epoch)
+
     def begin(self) -> int:
         """Find or create the run; with the server away, go by the spool alone."""
         self._spool.begin(self._start)
@@ -131,20 +142,20 @@ class MlflowSink:
             raise
         except ServerError as error:
             self.away = str(error)
-        self._thread.start()
         self._pulse.start()
+        self._thread.start()
         self._wake.set()
-        return max(self._courier.server_epoch, self._spool.last_epoch)
+        return self.recorded
 
     def log_epoch(self, epoch: int, metrics: Mapping[str, float], timestamp_ms: int) -> None:
         """Record one epoch, durably; one that the spool or the server has is left alone."""
         self._raise_refused()
-        if epoch > max(self._courier.server_epoch, self._spool.last_epoch):
+        if epoch > self.recorded:
             self._append(Event(Kind.EPOCH, timestamp_ms, epoch=epoch, metrics=dict(metrics)))
 
-    def log_artifact(self, file: Path, artifact_path: str) -> None:
+    def log_artifact(self, file: Path, artifact_path: str, epoch: int = -1) -> None:
         """Keep a file for upload in the background."""
-        self._spool.add_artifact(file, artifact_path, now_ms())
+        self._spool.add_artifact(file, artifact_path, now_ms(), epoch)
         self._wake.set()
 
     def end(self, status: str, metrics: Mapping[str, float], tags: Mapping[str, str]) -> None:
@@ -157,19 +168,27 @@ class MlflowSink:
 
         What is left stays in the spool.
         """
+        try:
+            self._wait_for_arrival(patience)
+        finally:  # Ctrl-C while it waits must not leave a thread that shows signs of life
+            self._leave()
+        self._raise_refused()
+        return self._spool.waiting == 0
+
+    def _wait_for_arrival(self, patience: float) -> None:
         left, deadline = self._spool.waiting, time.monotonic() + patience
         while left and self._thread.is_alive() and time.monotonic() < deadline:
             self._wake.set()
             time.sleep(0.02)
             if self._spool.waiting < left:
                 left, deadline = self._spool.waiting, time.monotonic() + patience
+
+    def _leave(self) -> None:
         self._courier.leaving = True
         self._closing.set()
         self._wake.set()
         if self._thread.is_alive():
             self._thread.join(timeout=_GOODBYE)
-        self._raise_refused()
-        return self._spool.waiting == 0
 
     def _append(self, event: Event) -> None:
         self._spool.append(event)
@@ -187,6 +206,7 @@ class MlflowSink:
             pause = self._deliver(pause)
             if self._refused is not None:
                 return
+        self._pulse.join(timeout=_GOODBYE / 2)  # its sign of life must not come after the goodbye
         if not self.away:
             with suppress(GalaxyError):  # the others find out in a few minutes
                 self._courier.leave()

@@ -25,6 +25,8 @@ from galaxy_mlflow.schema import JobId
 
 _OWNERS = 100
 """Workers remembered, at most: those since the server was last reached are the ones asked for."""
+_TRIES = 10
+"""To make a folder: another job's `discard` may take an empty one above it away meanwhile."""
 _LOCK_WAIT = 3.0  # seconds: a process that was killed a moment ago may not be quite gone
 
 
@@ -82,9 +84,8 @@ class Spool:
         SpoolError
             The record is damaged.
         """
-        self.folder.mkdir(parents=True, exist_ok=True)
         try:
-            self._lock.acquire()
+            self._lock_folder()
         except Timeout:
             raise BusyError(f"{self.folder}: another process is at work on this run") from None
         try:
@@ -97,6 +98,16 @@ class Spool:
         except OSError:
             self.release()
             raise
+
+    def _lock_folder(self) -> None:
+        for left in reversed(range(_TRIES)):
+            try:
+                self.folder.mkdir(parents=True, exist_ok=True)
+                self._lock.acquire()
+                return
+            except (FileNotFoundError, FileExistsError):
+                if not left:
+                    raise
 
     def release(self) -> None:
         """Give the folder back."""
@@ -169,8 +180,15 @@ class Spool:
         """Whether nothing was recorded after this event."""
         return bool(self._events) and self._events[-1] is event
 
-    def add_artifact(self, file: Path, artifact_path: str, timestamp_ms: int) -> None:
-        """Keep a file for upload, as `artifact_path`; a later one of the same name replaces it."""
+    def add_artifact(
+        self, file: Path, artifact_path: str, timestamp_ms: int, epoch: int = -1
+    ) -> None:
+        """Keep a file for upload, as `artifact_path`; a later one of the same name replaces it.
+
+        Parameters
+        ----------
+        epoch : of the checkpoint that it is part of; -1 where it is part of none
+        """
         name = f"{len(self._events):06d}-{file.name}"
         kept = self.folder / "outbox" / name
         link_or_copy(file, kept)
@@ -179,6 +197,7 @@ class Spool:
             Event(
                 Kind.ARTIFACT,
                 timestamp_ms,
+                epoch=epoch,
                 file=name,
                 artifact_path=artifact_path,
                 sha256=sha256_of(kept),
@@ -219,7 +238,7 @@ class Spool:
         for event in events:
             if event.file:
                 (self.folder / "outbox" / event.file).unlink(missing_ok=True)
-        write_json(self.folder / "sent.json", self._sent)
+        self._note_sent()
 
     def mark_all_sent(self) -> None:
         """Note that the server needs nothing more of this record."""
@@ -229,6 +248,10 @@ class Spool:
     def forget_sent(self) -> None:
         """Hold everything for unsent: the server does not know this run, or not all of it."""
         self._sent = dict.fromkeys(Kind, 0)
+        if self._lock.is_locked:
+            self._note_sent()
+
+    def _note_sent(self) -> None:
         write_json(self.folder / "sent.json", self._sent)
 
     @property

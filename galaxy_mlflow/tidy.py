@@ -41,13 +41,14 @@ def tidy(home: Home, store: MlflowStore, study: str = "") -> int:
 
 def _discard_if_done(spool: Spool, store: MlflowStore) -> bool:
     try:
-        start = spool.start()
-        if not _is_finished(start, store):
+        if not _is_finished(spool.start(), store):
             return False
         spool.acquire()
-    except (BusyError, SpoolError, FileNotFoundError):  # held, damaged, or gone by now
+        spool.discard()
+    except (BusyError, SpoolError, OSError):  # held, damaged, gone by now, or another user's
         return False
-    spool.discard()
+    finally:
+        spool.release()
     return True
 
 

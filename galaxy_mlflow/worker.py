@@ -10,15 +10,18 @@ from importlib.metadata import version
 from pathlib import Path
 from socket import gethostname
 
+import torch
+
 from galaxy_mlflow import schema
 from galaxy_mlflow.cache import GalaxyData
 from galaxy_mlflow.checkpoints import BEST, LAST, POINTER, CheckpointFolder
 from galaxy_mlflow.claims import owner_tag, place
 from galaxy_mlflow.config import Study
 from galaxy_mlflow.errors import (
-    BusyError,
     CheckpointError,
+    ClaimLostError,
     DivergedError,
+    FailedThereError,
     GalaxyError,
     ServerError,
     ServerRefusedError,
@@ -31,7 +34,7 @@ from galaxy_mlflow.run_files import write_run_files
 from galaxy_mlflow.schema import JobId
 from galaxy_mlflow.sinks import MlflowSink
 from galaxy_mlflow.splits import Split
-from galaxy_mlflow.spool import RunStart, Spool
+from galaxy_mlflow.spool import Kind, RunStart, Spool
 from galaxy_mlflow.study_note import page_tags
 from galaxy_mlflow.tracking import MlflowStore
 from galaxy_mlflow.train import EpochRecord, Trainer, make_deterministic
@@ -60,6 +63,8 @@ class JobSpec:
     threads: int = 1
     patience: float = 60.0  # seconds to wait for the server once training has ended
     session: str = ""  # of whoever gives the jobs: they are given again only if the other is gone
+    begun: bool = False  # the server has a run of it: without its checkpoint nothing is begun anew
+    retry_failed: bool = False  # train it although another worker marked it failed
 
     @property
     def job(self) -> JobId:
@@ -76,6 +81,7 @@ class JobEvent:
     accuracy: float = float("nan")
     message: str = ""
     machine: str = ""  # name of the host that trains it
+    server: str = ""  # `away` or `back`, where the message is about the tracking server
 
 
 @dataclass(frozen=True)
@@ -104,8 +110,10 @@ def run_job(spec: JobSpec, report: Report) -> JobResult:
             return _Worker(spec, spool, report).run()
         finally:
             spool.leave()
-    except BusyError as error:
+    except ClaimLostError as error:  # whoever has it is alive: its end is to be waited for
         return JobResult(spec.job, BUSY, str(error), again=True)
+    except FailedThereError as error:
+        return JobResult(spec.job, schema.FAILED, str(error))
     except ServerRefusedError as error:
         return JobResult(spec.job, STOPPED, str(error))
     except ServerError as error:
@@ -115,12 +123,15 @@ def run_job(spec: JobSpec, report: Report) -> JobResult:
     except OSError as error:
         again = not isinstance(error, _THE_USERS)
         return JobResult(spec.job, STOPPED, _of_disk(error, spool.folder), again)
+    except torch.OutOfMemoryError:
+        return JobResult(spec.job, STOPPED, _OF_MEMORY, again=True)
     except Exception as error:  # whatever a driver throws before training begins
         return JobResult(spec.job, STOPPED, f"{type(error).__name__}: {error}")
 
 
 _THE_USERS = (PermissionError, FileNotFoundError, NotADirectoryError, FileExistsError)
 """Errors of a disk that waiting does not mend."""
+_OF_MEMORY = "the GPU is out of memory: others use it too, or set gpus under [resources]"
 
 
 def _of_disk(error: OSError, folder: Path) -> str:
@@ -144,33 +155,42 @@ class _Worker:
             spec.study, spec.arm, spec.split, spec.data, spec.weights_file, spec.device
         )
         self.trainer = Trainer(job)
-        self.sink = MlflowSink(spool, self.store, self._start())
+        self.sink = MlflowSink(spool, self.store, self._start(), retry_failed=spec.retry_failed)
         self.told_away = False
 
     def run(self) -> JobResult:
-        recorded = self.sink.begin()
+        try:
+            self.sink.begin()
+            return self._end_of_run()
+        except BaseException:  # its threads must not show signs of life of a run nobody trains
+            with suppress(GalaxyError):
+                self.sink.close(patience=5)
+            raise
+
+    def _end_of_run(self) -> JobResult:
         if self.sink.finished_elsewhere:
             self.sink.close(patience=5)
             self.spool.discard()
             return JobResult(self.spec.job, schema.FINISHED)
         try:
-            self._tell_of_server()
-            if self.spool.ended == schema.FAILED and self.spool.waiting:
-                return self._arrive(schema.FAILED, "it failed before; the server knows it now")
-            if self.spool.ended != schema.FINISHED:
-                make_deterministic(self._threads())
-                self._resume(recorded)
-                with self._watched():
-                    self._train()
-            return self._arrive(schema.FINISHED)
+            return self._train_and_send()
         except (DivergedError, CheckpointError) as error:
             return self._fail(str(error))
-        except (GalaxyError, OSError, KeyboardInterrupt):
-            with suppress(GalaxyError):
-                self.sink.close(patience=5)
+        except (GalaxyError, OSError, torch.OutOfMemoryError):
             raise
         except Exception as error:  # a broken run must not take the study with it
             return self._fail(f"{type(error).__name__}: {error}")
+
+    def _train_and_send(self) -> JobResult:
+        self._tell_of_server()
+        if self.spool.ended == schema.FAILED and self.spool.waiting:
+            return self._arrive(schema.FAILED, "it failed before; the server knows it now")
+        if self.spool.ended != schema.FINISHED:
+            make_deterministic(self._threads())
+            self._resume()
+            with self._watched():
+                self._train()
+        return self._arrive(schema.FINISHED)
 
     def _watched(self) -> AbstractContextManager[None]:
         run = self.sink.run
@@ -201,23 +221,28 @@ class _Worker:
             self._upload_checkpoints()
 
     def _upload_checkpoints(self) -> None:
-        file, pointer = self.folder.for_server()
+        waiting = self.spool.pending(Kind.ARTIFACT)
+        path = f"{schema.CHECKPOINTS}/{LAST}"
+        arrived = all(event.artifact_path != path for event in waiting)
+        file, pointer = self.folder.for_server(arrived=arrived)
         self._log_file(pointer, POINTER)  # first: it knows the state that it replaces too
         self._log_file(file, LAST)
         if self.spec.study.checkpoints.policy == "best":
             self._log_file(self.folder.best(self.trainer.progress.selected_epoch), BEST)
 
     def _log_file(self, file: Path, name: str) -> None:
-        self.sink.log_artifact(file, f"{schema.CHECKPOINTS}/{name}")
+        self.sink.log_artifact(file, f"{schema.CHECKPOINTS}/{name}", self.trainer.epoch)
 
     def _tell_of_server(self) -> None:
         """Say once that the server went away, and once that it is back."""
         self._pass_news_on()
         away = bool(self.sink.away)
-        if away and not self.told_away:
-            self._say(f"{self.sink.away}\nTraining goes on; records wait in the spool.")
-        elif self.told_away and not away:
-            self._say("the server is back")
+        if away != self.told_away:
+            words = f"{self.sink.away}\nTraining goes on; records wait in the spool."
+            server, message = ("away", words) if away else ("back", "the server is back")
+            self.report(
+                JobEvent(self.spec.job, message=message, machine=gethostname(), server=server)
+            )
         self.told_away = away
 
     def _pass_news_on(self) -> None:
@@ -250,15 +275,19 @@ class _Worker:
             self.spool.discard()
         return JobResult(self.spec.job, status, reason)
 
-    def _resume(self, recorded: int) -> None:
+    def _resume(self) -> None:
         """Go back to the last checkpoint, here or on the server, that the records reach."""
-        run_id = self.sink.run.run_id if self.sink.run is not None else ""
-        policy = self.spec.study.checkpoints.policy
+        run = self.sink.run  # once: the server may be back at any moment
+        policy, run_id = self.spec.study.checkpoints.policy, run.run_id if run is not None else ""
         search = Resumption(self.folder, self.store, run_id, policy == "best", self._say)
-        state = search.state(recorded)
+        state = search.state(self.sink.recorded)
         if state is not None:
             self.trainer.restore(state)
             self._say(f"resumed after epoch {self.trainer.epoch}")
+        elif run is None and self.spec.begun:
+            raise ServerError(
+                f"begun before, and its checkpoint is on the server: {self.sink.away}"
+            )
 
     def _threads(self) -> int:
         """Return the threads this run began with: another number would change its bits."""

@@ -52,18 +52,19 @@ class RayHere:
             "OMP_NUM_THREADS": "1",
         }
 
-    def head(self, cpus: int) -> subprocess.Popen[bytes]:
+    def head(self, cpus: int, **also: str) -> subprocess.Popen[bytes]:
         folder = tempfile.mkdtemp(dir=self.short, prefix="")
         process = self._start(
             ["--head", f"--port={self.port}", "--include-dashboard=false", f"--temp-dir={folder}"],
             cpus,
+            **also,
         )
         self._wait_for_port(process)
         return process
 
-    def join(self, cpus: int) -> subprocess.Popen[bytes]:
+    def join(self, cpus: int, **also: str) -> subprocess.Popen[bytes]:
         # Ray takes the setting that keeps it on loopback for a system where none may join.
-        return self._start([f"--address={self.address}"], cpus, **{LOOPBACK: "1"})
+        return self._start([f"--address={self.address}"], cpus, **{LOOPBACK: "1"}, **also)
 
     def kill(self, node: subprocess.Popen[bytes]) -> None:
         """Kill all processes of a node at once."""

@@ -17,8 +17,6 @@ from galaxy_mlflow import schema
 from galaxy_mlflow.delivery import sync_spools
 from galaxy_mlflow.display import Display
 from galaxy_mlflow.errors import (
-    BusyError,
-    ClaimLostError,
     IdentityConflictError,
     ServerError,
     ServerRefusedError,
@@ -44,71 +42,6 @@ def epoch(number: int, loss: float = 0.5) -> Event:
     return Event(Kind.EPOCH, 1000 + number, epoch=number, metrics={"train_loss": loss})
 
 
-def test_two_workers_that_create_the_same_run_end_with_one(
-    store: MlflowStore, tmp_path: Path
-) -> None:
-    name = new_name()
-    first = store.create(start_of(name))
-    with pytest.raises(ClaimLostError, match="another worker created this run first"):
-        store.create(start_of(name))
-    assert [run.run_id for run in store.runs(name)] == [first.run_id]
-
-
-def test_a_run_created_twice_for_the_same_worker_is_still_its_own(store: MlflowStore) -> None:
-    start = start_of(new_name())
-    first = store.create(start)
-    assert store.create(start).run_id == first.run_id
-    assert [run.run_id for run in store.runs(start.job.study)] == [first.run_id]
-
-
-def test_an_older_attempt_stops_once_a_newer_one_has_taken_the_run_up(
-    store: MlflowStore, tmp_path: Path
-) -> None:
-    name = new_name()
-    with (
-        a_spool(tmp_path / "old", start_of(name)) as old,
-        a_spool(tmp_path / "new", start_of(name)) as new,
-    ):
-        courier = Courier(old, store)
-        old.append(epoch(0))
-        courier.deliver()
-        new.append(epoch(0))
-        new.append(epoch(1, loss=0.4))
-        Courier(new, store).deliver()
-        old.append(epoch(1, loss=0.3))
-        with pytest.raises(ClaimLostError) as caught:
-            courier.deliver()
-    said = "split-004/scratch: taken up by a newer attempt (2) on {}: this one stops; "
-    (run,) = store.runs(name)
-    assert said.format(run.tags[schema.OWNER]) in str(caught.value)
-    assert [row[:2] for row in history(store, run.run_id, "train_loss")] == [(0, 0.5), (1, 0.4)]
-
-
-def test_an_older_attempt_overwrites_no_checkpoint_and_does_not_close_the_run(
-    store: MlflowStore, tmp_path: Path
-) -> None:
-    name, file = new_name(), tmp_path / "weights.pt"
-    file.write_bytes(b"older")
-    end = Event(Kind.END, 2000, tags={schema.STATUS: schema.FAILED})
-    with (
-        a_spool(tmp_path / "old", start_of(name)) as old,
-        a_spool(tmp_path / "new", start_of(name)) as new,
-    ):
-        courier = Courier(old, store)
-        courier.connect()
-        Courier(new, store).deliver()
-        old.append(end)
-        with pytest.raises(ClaimLostError, match="newer attempt"):
-            courier.deliver()
-        old.add_artifact(file, "checkpoints/last.pt", 1)
-        with pytest.raises(ClaimLostError, match="newer attempt"):
-            courier.deliver()
-        assert old.waiting == 2
-    (run,) = store.runs(name)
-    assert run.status == schema.RUNNING
-    assert store.fetch(run.run_id, "checkpoints/last.pt", tmp_path / "fetched") is None
-
-
 def test_an_epoch_that_an_older_attempt_got_through_meanwhile_is_not_sent_again(
     store: MlflowStore, tmp_path: Path
 ) -> None:
@@ -123,25 +56,6 @@ def test_an_epoch_that_an_older_attempt_got_through_meanwhile_is_not_sent_again(
         assert spool.waiting == 0
     rows = history(store, courier.run.run_id, "train_loss")
     assert rows == [(0, 0.5, 1000), (1, 0.5, 1001)]
-
-
-def test_a_run_of_a_worker_that_is_alive_is_left_to_it_until_it_leaves(
-    store: MlflowStore, tmp_path: Path
-) -> None:
-    name = new_name()
-    owners = ({schema.OWNER: f"{host}:1:{host}"} for host in ("alpha", "beta"))
-    first, second = (start_of(name, **owner) for owner in owners)
-    with a_spool(tmp_path / "a", first) as one, a_spool(tmp_path / "b", second) as two:
-        sink = MlflowSink(one, store, first)
-        sink.begin()
-        sink.log_epoch(0, {"train_loss": 0.5}, 1000)
-        with pytest.raises(BusyError, match="split-004/scratch is being trained on alpha"):
-            Courier(two, store).connect()
-        assert sink.close(patience=30)
-        Courier(two, store).connect()
-    (run,) = store.runs(name)
-    assert run.tags[schema.OWNER] == "beta:1:beta"
-    assert run.tags[schema.ATTEMPT] == "2"
 
 
 class CountingStore(MlflowStore):

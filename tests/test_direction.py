@@ -18,8 +18,8 @@ PACKAGE = tuple(
     pretrain checkpoints energy job optimize train run_figures run_files
     home arm_view study_page study_note spool runs claims status reading uploads server_errors
     tracking courier resume tidy sinks plan prepare estimate machine worker resources dispatch
-    engine ray_parcel ray_mail ray_job ray_cluster ray_driver ray_crew display
-    delivery runner doctor master_record options cli_data cli_runs cli_status cli_machine
+    engine ray_parcel ray_mail ray_job ray_log ray_cluster ray_pipe ray_need ray_driver ray_crew
+    display delivery runner doctor master_record options cli_data cli_runs cli_status cli_machine
     cli_accounts cli_storage cli
     """.split()
 )

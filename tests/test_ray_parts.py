@@ -1,26 +1,31 @@
-"""The Ray engine's parts that need no cluster: places, shares, machines that are not fit."""
+"""The Ray engine's parts that need no cluster: places, shares, addresses, files."""
 
 from __future__ import annotations
 
+import os
+import re
+import signal
 import socket
-from dataclasses import replace
-from hashlib import sha256
+import tempfile
+import time
 from pathlib import Path
 
 import pytest
 from small_study import STUDY, write_study
 
-from galaxy_mlflow import ray_job, schema
+from galaxy_mlflow import ray_cluster, ray_job
 from galaxy_mlflow.config import Study
+from galaxy_mlflow.dispatch import Lost
+from galaxy_mlflow.errors import ConfigError, ServerError
 from galaxy_mlflow.home import Home
-from galaxy_mlflow.prepare import prepare_data
-from galaxy_mlflow.ray_cluster import Capacity, capacity, slots_of
-from galaxy_mlflow.ray_job import cuda_device, train
-from galaxy_mlflow.ray_parcel import Common, Parcel, WeightsFile
+from galaxy_mlflow.ray_cluster import Capacity, capacity, check_address, check_device, slots_of
+from galaxy_mlflow.ray_driver import _Machines
+from galaxy_mlflow.ray_job import cuda_device
+from galaxy_mlflow.ray_mail import Placed, Unfit
 from galaxy_mlflow.resources import Resources, given, gpu_share, measure
 from galaxy_mlflow.schema import JobId
 from galaxy_mlflow.study_file import load_study_file
-from galaxy_mlflow.worker import STOPPED, JobResult, JobSpec, Report
+from galaxy_mlflow.worker import WAITING, JobEvent, JobResult
 
 JOB = JobId("small", 0, "one")
 GB = 1e9
@@ -29,28 +34,6 @@ GB = 1e9
 @pytest.fixture
 def study(tmp_path: Path) -> Study:
     return load_study_file(write_study(tmp_path), ())
-
-
-@pytest.fixture
-def common(study: Study, tmp_path: Path) -> Common:
-    home = Home.default()
-    return Common(
-        study=study,
-        data_hash=prepare_data(study, home).data_hash,
-        weights=dict.fromkeys(study.arm),
-        device="cpu",
-        threads=1,
-        skip_bad=False,
-        machine=socket.gethostname(),
-        home=home,
-        uri=f"sqlite:///{tmp_path}/never-made.db",
-        own_store=True,
-        session="s",
-    )
-
-
-def result(common: Common, job: JobId = JOB) -> JobResult:
-    return train(Parcel.of(common), job, lambda _: b"", lambda _: None)
 
 
 @pytest.mark.parametrize(
@@ -116,97 +99,111 @@ def test_what_a_job_takes_is_measured(study: Study) -> None:
     assert 0.4 < need.memory_gb < 3
 
 
-def test_a_machine_with_another_version_is_named(common: Common) -> None:
-    parcel = replace(Parcel.of(common), version="0.0.1", content=b"not for this version")
-    outcome = train(parcel, JOB, lambda _: b"", lambda _: None)
-    assert outcome.status == STOPPED
-    assert not outcome.again
-    assert socket.gethostname() in outcome.reason
-    assert "install the same version" in outcome.reason
+def test_a_call_ends_where_no_machine_can_train_it() -> None:
+    lasting = [Unfit(JOB, f"host{i}", "no data", lasting=True) for i in range(2)]
+    machines = _Machines({JOB: Placed(JOB, "node0", "host0")}, set(), {})
+    assert machines.note_unfit(lasting[0])
+    machines.require_one({"node0", "node1"})
+    machines.placed[JOB] = Placed(JOB, "node1", "host1")
+    assert machines.note_unfit(lasting[1])
+    assert not machines.placed
+    with pytest.raises(ConfigError, match="machine host0: no data\nmachine host1: no data"):
+        machines.require_one({"node0", "node1"})
+    machines.require_one({"node0", "node1", "node2"})
+    machines.hear(JobEvent(JOB, epoch=0))
+    machines.require_one({"node0", "node1"})
 
 
-def test_a_machine_without_the_data_is_named(common: Common, tmp_path: Path) -> None:
-    data = common.study.data.model_copy(update={"path": tmp_path / "nowhere.csv"})
-    outcome = result(replace(common, study=common.study.model_copy(update={"data": data})))
-    assert (outcome.status, outcome.again) == (STOPPED, False)
-    assert f"machine {socket.gethostname()}: " in outcome.reason
-    assert "Every machine needs the same data" in outcome.reason
+def test_a_job_that_ends_twice_on_a_machine_is_for_another() -> None:
+    place = Placed(JOB, "node0", "host0")
+    machines = _Machines({JOB: place}, set(), {})
+    machines.note_end(Lost(JOB, "died"))
+    assert machines.placed == {JOB: place}
+    machines.note_end(Lost(JOB, "died"))
+    assert not machines.placed
+    machines.placed[JOB] = place
+    for _ in range(3):  # its records wait there
+        machines.note_end(JobResult(JOB, WAITING, "", again=True))
+    assert machines.placed == {JOB: place}
 
 
-def test_a_machine_with_other_images_is_named(common: Common) -> None:
-    outcome = result(replace(common, data_hash="another"))
-    assert (outcome.status, outcome.again) == (STOPPED, False)
-    assert "not those of the command's machine" in outcome.reason
-
-
-def test_records_on_another_machines_disk_cannot_be_reached(common: Common) -> None:
-    outcome = result(replace(common, machine="elsewhere"))
-    assert outcome.status == STOPPED
-    assert "MLFLOW_TRACKING_URI" in outcome.reason
-
-
-@pytest.mark.parametrize("uri", ["http://localhost:5000", "sqlite:////x/y.db"])
-def test_an_address_of_the_drivers_machine_alone_is_refused_elsewhere(
-    common: Common, uri: str
+@pytest.mark.parametrize("address", ["auto", "ray://h:10001", "head", "head:0", "head:70000", ":1"])
+@pytest.mark.parametrize("given", [True, False])
+def test_an_address_that_is_none_is_refused_by_the_name_it_came_by(
+    monkeypatch: pytest.MonkeyPatch, address: str, given: bool
 ) -> None:
-    outcome = result(replace(common, machine="elsewhere", own_store=False, uri=uri))
-    assert "is an address of elsewhere alone" in outcome.reason
+    monkeypatch.setenv("RAY_ADDRESS", "other:1" if given else address)
+    where = f"--address {address}: " if given else f"RAY_ADDRESS={address}: "
+    with pytest.raises(ConfigError, match=f"{re.escape(where)}give HOST:PORT"):
+        check_address(address if given else None)
 
 
-def test_a_password_does_not_travel(common: Common, monkeypatch: pytest.MonkeyPatch) -> None:
-    uri = "http://someone:secret@tracking:5000"
-    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
-    outcome = result(replace(common, own_store=False, uri=uri))
-    assert outcome.status == STOPPED
-    assert "secret" not in outcome.reason
+def test_an_address_needs_a_token(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    for name in ("RAY_ADDRESS", "RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH", "RAY_AUTH_MODE"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert check_address(None) is None
+    with pytest.raises(ConfigError, match="no token is known here"):
+        check_address("head:6379")
+    monkeypatch.setenv("RAY_AUTH_TOKEN", "secret")
+    assert check_address("head:6379") == "head:6379"
 
 
-def test_a_machines_own_address_goes_before_the_drivers(
-    common: Common, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(
+    ("device", "words"), [("tpu", "try auto, cpu or cuda"), ("cuda:1", "give cuda")]
+)
+def test_a_device_that_jobs_cannot_be_given_is_refused(device: str, words: str) -> None:
+    with pytest.raises(ConfigError, match=words):
+        check_device(device)
+
+
+def test_a_head_that_starts_is_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    said: list[str] = []
+    with socket.socket() as server:
+        server.bind(("127.0.0.1", 0))
+        address = f"127.0.0.1:{server.getsockname()[1]}"
+        monkeypatch.setattr(ray_cluster, "_BETWEEN_LOOKS", 0.01)
+        with pytest.raises(ServerError, match="no Ray cluster answers"):
+            ray_cluster.wait_for_head(address, time.monotonic() + 0.1, said.append)
+        assert said == [f"waiting for the head at {address}"]
+        server.listen()
+        ray_cluster.wait_for_head(address, 0.0, said.append)
+
+
+def test_a_token_is_whole_and_ours_alone(tmp_path: Path) -> None:
+    home = Home(tmp_path / "home")
+    home.path.mkdir()
+    (home.path / "ray-token").touch()  # as a process that was killed left it
+    file = ray_cluster._token(home)
+    assert len(file.read_text()) == 64
+    assert file.stat().st_mode & 0o777 == 0o600
+    assert ray_cluster._token(home).read_text() == file.read_text()
+    assert [path.name for path in home.path.iterdir()] == ["ray-token"]
+
+
+def test_a_folder_that_others_can_write_to_is_not_used(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:9")
-    bench = ray_job.make_ready(Parcel.of(replace(common, own_store=False, uri="http://far:1")))
-    assert bench.uri == "http://127.0.0.1:9"
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    folder = tmp_path / f"galaxy-ray-{os.getuid()}"
+    folder.mkdir()
+    folder.chmod(0o777)
+    with pytest.raises(ConfigError, match="is not yours alone"):
+        ray_cluster._own_folder()
+    folder.chmod(0o700)
+    own, lock = ray_cluster._own_folder()
+    lock.release()
+    assert own.parent == folder
 
 
-def test_weights_arrive_by_content_and_a_study_finds_them_there(
-    common: Common, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    seen: list[JobSpec] = []
+def test_a_machine_that_leaves_has_its_jobs_close_their_records() -> None:
+    before = signal.getsignal(signal.SIGTERM)
 
-    def note(spec: JobSpec, _: Report) -> JobResult:
-        seen.append(spec)
-        return JobResult(spec.job, schema.FINISHED)
+    def train_until_told() -> None:
+        with ray_job._told_to_leave():
+            os.kill(os.getpid(), signal.SIGTERM)
+            time.sleep(10)
 
-    monkeypatch.setattr(ray_job, "run_job", note)
-    file = tmp_path / "first.safetensors"
-    file.write_bytes(b"weights")
-    arm = common.study.arm["one"].model_copy(update={"weights": f"file:{file}"})
-    study = common.study.model_copy(update={"arm": {**common.study.arm, "one": arm}})
-    before = study.config_hash("one")
-    known = WeightsFile(file, sha256(b"weights").hexdigest())
-    elsewhere = replace(
-        common, study=study, weights={"one": known}, machine="elsewhere", own_store=False
-    )
-    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://far:1")
-    parcel = Parcel.of(elsewhere)
-    file.rename(tmp_path / "only-the-driver-has-it")
-    fetched: list[str] = []
-
-    def fetch(digest: str) -> bytes:
-        fetched.append(digest)
-        return b"weights"
-
-    for _ in range(2):
-        assert train(parcel, JOB, fetch, lambda _: None).status == schema.FINISHED
-    assert fetched == [known.digest]
-    assert seen[0].weights_file is not None
-    assert seen[0].weights_file.read_bytes() == b"weights"
-    assert seen[0].study.config_hash("one") == before
-
-
-def test_weights_that_arrive_damaged_are_asked_for_again(common: Common, tmp_path: Path) -> None:
-    known = WeightsFile(tmp_path / "gone.pt", sha256(b"weights").hexdigest())
-    parcel = Parcel.of(replace(common, weights={"one": known}))
-    outcome = train(parcel, JOB, lambda _: b"damaged", lambda _: None)
-    assert (outcome.status, outcome.again) == (STOPPED, True)
+    with pytest.raises(KeyboardInterrupt):
+        train_until_told()
+    assert signal.getsignal(signal.SIGTERM) == before

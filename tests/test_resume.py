@@ -12,6 +12,7 @@ from tracked import new_name, start_of
 
 from galaxy_mlflow import schema
 from galaxy_mlflow.checkpoints import BEST, LAST, POINTER, CheckpointFolder, State
+from galaxy_mlflow.home import Home
 from galaxy_mlflow.resume import Resumption
 from galaxy_mlflow.sinks import Courier
 from galaxy_mlflow.spool import Event, Kind, Spool, spools_under
@@ -34,17 +35,18 @@ def flip(file: Path) -> None:
 class Search:
     """Looks for a state beside a run on a real store that has a checkpoint of epoch 4."""
 
-    def __init__(self, store: MlflowStore, folder: Path, *, cut: bool = False) -> None:
+    def __init__(self, store: MlflowStore, folder: Path, *, cut: int = 0) -> None:
         self.said: list[str] = []
         self.here = CheckpointFolder(folder / "here" / "checkpoints")
         self.there = CheckpointFolder(folder / "there")
         self.there.save_best(state(3, 3))
         self.there.save(state(4, 3))
-        last, pointer = self.there.for_server()
-        if cut:  # the next upload ended between the two
+        last, pointer = self.there.for_server(arrived=True)
+        if cut:  # of that many more, the name of the last one arrived alone
             last = Path(shutil.copy(last, folder))
-            self.there.save(state(6, 3))
-            pointer = self.there.for_server()[1]
+        for number in range(cut):
+            self.there.save(state(6 + number, 3))
+            pointer = self.there.for_server(arrived=not number)[1]
         files = {POINTER: pointer, LAST: last, BEST: self.there.best(3)}
         with a_spool(folder / "spool", start_of(new_name())) as spool:
             for name, file in files.items():
@@ -54,6 +56,9 @@ class Search:
         assert courier.run is not None
         self.run_id = courier.run.run_id
         self._store = store
+
+    def leave_server(self) -> None:
+        self._store = MlflowStore("http://127.0.0.1:9", self._store.home)
 
     def epoch(self, run_id: str | None = None) -> int | None:
         run_id = self.run_id if run_id is None else run_id
@@ -79,10 +84,11 @@ def test_the_checkpoint_here_is_gone_on_from_and_the_servers_where_there_is_none
     assert search.said == []
 
 
+@pytest.mark.parametrize("cut", [1, 20])
 def test_an_upload_cut_between_a_state_and_its_name_leaves_the_state_before(
-    store: MlflowStore, tmp_path: Path
+    store: MlflowStore, tmp_path: Path, cut: int
 ) -> None:
-    search = Search(store, tmp_path, cut=True)
+    search = Search(store, tmp_path, cut=cut)
     assert search.epoch() == 4
     assert search.said == []
 
@@ -93,6 +99,40 @@ def test_a_damaged_checkpoint_here_is_said_and_the_servers_gone_on_from(search: 
     assert search.epoch() == 4
     assert "damaged: sha256" in search.said[0]
     assert search.here.holds_best(3)
+
+
+def test_of_two_checkpoints_the_later_is_gone_on_from(search: Search) -> None:
+    search.here.save_best(state(2, 2))
+    search.here.save(state(2, 2))
+    assert search.epoch() == 4
+    assert search.here.holds_best(3)
+    assert search.said == []
+
+
+def test_an_earlier_checkpoint_here_will_do_where_the_server_is_away(
+    tmp_path: Path, database_home: Home
+) -> None:
+    search = Search(MlflowStore(database_home.database_uri, database_home), tmp_path)
+    search.here.save_best(state(2, 2))
+    search.here.save(state(2, 2))
+    search.leave_server()
+    assert search.epoch() == 2
+
+
+@pytest.mark.parametrize("content", ["[]", "{", '{"file": 5}'])
+def test_a_damaged_name_of_the_last_checkpoint_is_said(search: Search, content: str) -> None:
+    search.here.save(state(9, 9))
+    (search.here.path / POINTER).write_text(content)
+    assert search.epoch() == 4
+    assert "cannot be read" in search.said[0]
+
+
+@pytest.mark.parametrize("content", ["[]", "{", "{}"])
+def test_a_damaged_note_of_what_the_server_has_costs_no_run(tmp_path: Path, content: str) -> None:
+    folder = CheckpointFolder(tmp_path)
+    file = folder.save(state(9, 9))
+    (tmp_path / "server.json").write_text(content)
+    assert folder.for_server(arrived=False)[0] == file
 
 
 def test_damaged_selected_weights_are_noticed_and_the_servers_taken(search: Search) -> None:
@@ -142,3 +182,11 @@ def test_tidy_discards_records_of_finished_runs_alone_and_none_that_is_held(
     held.release()
     assert tidy(home, store, name) == 1
     assert spools_under(home.spool_here / name) == []
+
+
+def test_a_spool_that_cannot_be_read_does_not_stop_tidying(
+    store: MlflowStore, tmp_path: Path
+) -> None:
+    home = Home(tmp_path)
+    (home.spool_here / "study" / "split-004" / "scratch" / "run.json").mkdir(parents=True)
+    assert tidy(home, store, "study") == 0

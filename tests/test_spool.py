@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 
 from galaxy_mlflow import schema
 from galaxy_mlflow.errors import ClaimLostError, IdentityConflictError, SpoolError
+from galaxy_mlflow.files import write_atomically, write_bytes
 from galaxy_mlflow.schema import JobId
 from galaxy_mlflow.spool import Event, Kind, RunStart, Spool, spools_under
 
@@ -185,3 +187,25 @@ def test_a_discarded_spool_leaves_nothing_behind(tmp_path: Path) -> None:
     assert spools_under(tmp_path) == [spool.folder]
     spool.discard()
     assert list(tmp_path.iterdir()) == []
+
+
+def test_two_jobs_of_a_pair_may_discard_and_begin_at_the_same_moment(tmp_path: Path) -> None:
+    def come_and_go(arm: str) -> None:
+        for _ in range(200):
+            spool = Spool(tmp_path / "default" / "study" / "split-000" / arm)
+            spool.acquire()
+            spool.discard()
+
+    with ThreadPoolExecutor(2) as pool:
+        list(pool.map(come_and_go, ("one", "two")))
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_two_writers_of_one_file_do_not_take_each_others_draft(tmp_path: Path) -> None:
+    def write(draft: Path) -> None:
+        draft.write_bytes(b"mine")
+        write_bytes(tmp_path / "file", b"theirs")
+
+    write_atomically(tmp_path / "file", write)
+    assert (tmp_path / "file").read_bytes() == b"mine"
+    assert [file.name for file in tmp_path.iterdir()] == ["file"]

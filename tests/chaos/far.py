@@ -17,8 +17,8 @@ from galaxy_mlflow.home import Home
 
 ANSWER = 10.0
 """Seconds that each answer of the slow server takes."""
-CUT = 100.0
-"""Seconds without a network: longer than the client's three tries of 30 s each."""
+CUT = 140.0
+"""Seconds without a network: longer than the client's three tries of 30 s and their pauses."""
 ONE_JOB = ("--splits", "0", "--arms", "one")
 
 

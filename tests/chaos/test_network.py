@@ -14,7 +14,7 @@ from galaxy_mlflow import schema
 def test_a_network_that_is_cut_costs_nothing(cut: Far, fault_free: Reference) -> None:
     cut.cut.join()
     cut.arrive(fault_free)
-    assert len(cut.command.lines("cannot be used")) == 1, cut.command.words
+    assert 1 <= len(cut.command.lines("cannot be used")) <= 3, cut.command.words  # a try each
     assert len(cut.command.lines("the server is back")) <= 1
 
 

@@ -114,9 +114,9 @@ def test_the_same_command_again_has_nothing_to_do(cluster: Cluster) -> None:
 def test_workers_come_back_by_themselves_when_the_head_was_away(cluster: Cluster) -> None:
     before = cluster.workers()
     cluster.stack.compose("kill", "head")
-    cluster.scale(3)
+    cluster.scale(len(before))
     wait_until_well(cluster.stack, "head")
-    cluster.wait_for_nodes(3)
+    cluster.wait_for_nodes(len(before))
     assert cluster.workers() == before
 
 
@@ -130,7 +130,7 @@ def test_the_heads_health_check_can_fail(cluster: Cluster) -> None:
     finally:
         os.kill(pid, signal.SIGCONT)
     wait_until_well(cluster.stack, "head")
-    cluster.wait_for_nodes(3)
+    cluster.wait_for_nodes(len(cluster.workers()))
 
 
 def test_nothing_but_the_dashboard_is_published_and_that_on_loopback(cluster: Cluster) -> None:

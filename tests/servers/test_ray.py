@@ -15,7 +15,7 @@ import torch
 from ray_here import RayHere, training_processes
 from small_study import STUDY, write_study
 
-from galaxy_mlflow import schema
+from galaxy_mlflow import ray_crew, schema
 from galaxy_mlflow.cache import GalaxyData
 from galaxy_mlflow.config import Study
 from galaxy_mlflow.dispatch import Crew, Rules, dispatch
@@ -104,12 +104,15 @@ class Watched:
     events: list[JobEvent] = field(default_factory=list)
     do: Callable[[JobEvent, RayCrew], None] = lambda _event, _crew: None
     crew: RayCrew | None = None
+    machines: int = 0  # that must be there before the first job is given
 
     def run(self) -> list[JobResult]:
         return list(dispatch(self.jobs, self._crew, self._hear, Rules(busy_pause=1.0)))
 
     def _crew(self, _hear: object) -> Crew:
         self.crew = RayCrew(self.setting, self.said.append)
+        while self.machines and not any(w.startswith(f"{self.machines} m") for w in self.said):
+            assert not self.crew.news(1.0)
         return self.crew
 
     def _hear(self, event: JobEvent) -> None:
@@ -195,7 +198,7 @@ def test_a_study_trained_on_ray_is_the_same_bit_for_bit(
     assert_same(home, whole, tmp_path)
 
 
-def test_a_killed_process_and_a_killed_driver_cost_nothing(
+def test_a_killed_process_costs_nothing(
     setting: RaySetting, whole: Home, home: Home, tmp_path: Path
 ) -> None:
     def kill(crew: RayCrew) -> None:
@@ -251,10 +254,34 @@ def test_a_head_that_dies_and_a_machine_that_joins_late(
     assert_same(home, whole, tmp_path)
 
 
+UNFIT = {"GALAXY_MLFLOW_HOME": "/dev/null/nowhere"}  # nothing can be written there
+
+
+def test_a_machine_that_is_not_fit_is_told_once_and_others_train(
+    setting: RaySetting, cluster: RayHere, home: Home
+) -> None:
+    cluster.head(cpus=1)
+    cluster.join(cpus=1, **UNFIT)
+    there = replace(setting, address=cluster.address, own_store=False)
+    watched = Watched(there, machines=2)
+    results = watched.run()
+    assert {result.status for result in results} == {schema.FINISHED}
+    assert sum("It gets no work for now" in words for words in watched.said) == 1
+    assert "trying again" not in watched.messages
+
+
+def test_a_study_that_no_machine_can_train_ends(setting: RaySetting, cluster: RayHere) -> None:
+    cluster.head(cpus=1, **UNFIT)
+    there = replace(setting, address=cluster.address, own_store=False)
+    with pytest.raises(ConfigError, match="no machine can train this study"):
+        Watched(there).run()
+
+
 def test_a_wrong_token_is_told_from_no_cluster(
     setting: RaySetting, cluster: RayHere, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     there = replace(setting, address=cluster.address)
+    monkeypatch.setattr(ray_crew, "HEAD_STARTS", 0.0)
     with pytest.raises(ServerError, match="no Ray cluster answers"):
         RayCrew(there, print)
     cluster.head(cpus=1)

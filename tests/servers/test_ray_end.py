@@ -6,7 +6,10 @@ import os
 import signal
 import subprocess
 import sys
+import tempfile
 import time
+from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import psutil
@@ -41,13 +44,41 @@ def started(study: Path, log: Path) -> subprocess.Popen[bytes]:
     raise AssertionError(f"no job is trained: {log.read_text()}")
 
 
+@pytest.fixture
+def temporary(monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """A folder for what Ray leaves behind, of a short name: paths of sockets are limited."""
+    with tempfile.TemporaryDirectory(prefix="re-", dir="/tmp") as folder:
+        monkeypatch.setenv("TMPDIR", folder)
+        yield Path(folder)
+
+
+def clusters(temporary: Path) -> list[Path]:
+    """Return the folders of clusters that were started."""
+    return [path for path in temporary.glob("galaxy-ray-*/*") if path.is_dir()]
+
+
+def listening(processes: Iterable[psutil.Process]) -> set[str]:
+    """Return the addresses that processes listen at."""
+    found = set()
+    for process in processes:
+        with suppress(psutil.Error):
+            found |= {
+                connection.laddr.ip.removeprefix("::ffff:")
+                for connection in process.net_connections("inet")
+                if connection.status == psutil.CONN_LISTEN
+            }
+    return found
+
+
 @pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGKILL])
 def test_nothing_stays_of_a_cluster_started_here(
-    study: Path, tmp_path: Path, how: signal.Signals
+    study: Path, tmp_path: Path, temporary: Path, how: signal.Signals
 ) -> None:
     log = tmp_path / "words.log"
     process = started(study, log)
     everything = psutil.Process(process.pid).children(recursive=True)
+    assert len(clusters(temporary)) == 1
+    heard_at = listening(everything)
     if how == signal.SIGINT:
         os.killpg(process.pid, how)  # as a terminal does
     else:
@@ -58,6 +89,7 @@ def test_nothing_stays_of_a_cluster_started_here(
     if how == signal.SIGINT:
         assert process.returncode == 130
         assert "Traceback" not in log.read_text()
-        assert not [path for path in tmp_path.glob("**/*") if "galaxy-ray" in path.name]
+        assert not clusters(temporary)
+    assert heard_at == {"127.0.0.1"}
     assert list(Home.default().spool.glob("**/run.json"))
     assert "raylet" not in log.read_text()

@@ -44,9 +44,11 @@ services:
     volumes: ["s3data:/s3", "home:/home/galaxy"]
 """
 
+# Quotes inside the name, or the shell that runs this would find and kill itself.
 KILL_GCS = """
 for process in /proc/[0-9]*; do
-  case $(tr '\\0' ' ' <"$process/cmdline") in *"/gcs_server "*) kill -9 "${process#/proc/}" ;; esac
+  words=$(tr '\\0' ' ' <"$process/cmdline") || continue  # it has ended
+  case $words in *"/gcs_""server "*) kill -9 "${process#/proc/}" ;; esac
 done
 """
 
