@@ -118,8 +118,7 @@ def run_study(study: Study, wanted: Selection, machine: Machine, display: Displa
     GalaxyError
         The study, its data, its weights or the server cannot be used; nothing was started.
     """
-    if machine.engine == "local":
-        machine = replace(machine, device=_device(machine.device))
+    machine = _checked(machine)
     ahead = look_ahead(study, wanted, machine, display)
     home = Home.default()
     store = MlflowStore(home.tracking_uri, home)
@@ -236,6 +235,17 @@ class _Call:
             retry_failed=self.plan.retry_failed,
         )
         return RayCrew(setting, self.say)
+
+
+def _checked(machine: Machine) -> Machine:
+    """Return the machine with its device; what cannot be is refused before anything is prepared."""
+    if machine.engine == "local":
+        return replace(machine, device=_device(machine.device))
+    from galaxy_mlflow.ray_cluster import check_address, check_device
+
+    check_address(machine.address)
+    check_device(machine.device)
+    return machine
 
 
 def _device(wanted: str) -> str:

@@ -54,9 +54,11 @@ class RayHere:
 
     def head(self, cpus: int, **also: str) -> subprocess.Popen[bytes]:
         folder = tempfile.mkdtemp(dir=self.short, prefix="")
+        # Those that join ask for the head by this machine's other address: Ray's own choice.
         process = self._start(
             ["--head", f"--port={self.port}", "--include-dashboard=false", f"--temp-dir={folder}"],
             cpus,
+            **{LOOPBACK: "1"},
             **also,
         )
         self._wait_for_port(process)
