@@ -3,6 +3,8 @@
 PYTHON ?= python3
 TORCH_INDEX_URL ?=
 BIN := .venv/bin
+# Faults of processes, and of containers where Docker is there.
+CHAOS ?= tests/chaos
 # Those that need no server of yours; upload and load_server measure a running stack.
 BENCH ?= augment cache simulate load_study false_positives demo
 
@@ -28,7 +30,7 @@ test-compose: install
 	$(BIN)/pytest --numprocesses 0 tests/compose
 
 chaos: install
-	$(BIN)/pytest --numprocesses 0 tests/chaos
+	$(BIN)/pytest --numprocesses 0 $(CHAOS)
 
 bench: install
 	for name in $(BENCH); do $(BIN)/python benchmarks/$$name.py || exit 1; done

@@ -22,7 +22,7 @@ from galaxy_mlflow.ray_cluster import Capacity, capacity, check_address, check_d
 from galaxy_mlflow.ray_driver import _Machines
 from galaxy_mlflow.ray_job import cuda_device
 from galaxy_mlflow.ray_mail import Placed, Unfit
-from galaxy_mlflow.resources import Resources, given, gpu_share, measure
+from galaxy_mlflow.resources import Resources, given, gpu_share
 from galaxy_mlflow.schema import JobId
 from galaxy_mlflow.study_file import load_study_file
 from galaxy_mlflow.worker import WAITING, JobEvent, JobResult
@@ -90,13 +90,6 @@ def test_what_the_study_file_says_is_taken_without_measuring(tmp_path: Path) -> 
     assert given(study, "cpu") == Resources(2, 0.0, 1.5)
     assert given(study, "cpu", threads=4) == Resources(2, 0.0, 1.5)
     assert given(study, "cuda") is None
-
-
-def test_what_a_job_takes_is_measured(study: Study) -> None:
-    need = measure(study, 3, "cpu", threads=1)
-    assert need.cpus == 1
-    assert need.gpus == 0
-    assert 0.4 < need.memory_gb < 3
 
 
 def test_a_call_ends_where_no_machine_can_train_it() -> None:

@@ -181,7 +181,7 @@ def test_the_commands_for_developers_are_what_ci_runs() -> None:
     makefile = (ROOT / "Makefile").read_text()
     for target in ("test", "test-servers", "test-compose", "chaos", "check"):
         assert f"make {target}" in commands()
-        assert f"make {target}\n" in ci
+        assert f"\nmake {target}" in ci
         assert f"\n{target}: install\n" in makefile
 
 

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import json
 import os
+import sqlite3
 import subprocess
 import sys
 import time
 from collections.abc import Callable, Mapping
-from contextlib import suppress
+from contextlib import closing, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -153,6 +154,12 @@ class Scene:
         if not self.uri:
             return Source.of_home(NAME, self.home, folder)
         return Source(NAME, self.uri, folder, database or None)
+
+    def times_of_epochs(self) -> list[float]:
+        """Return when epochs ended, in seconds, as the home's own store has it."""
+        query = "select timestamp from metrics where key = 'train_loss'"
+        with closing(sqlite3.connect(self.home.database)) as database:
+            return [milliseconds / 1000 for (milliseconds,) in database.execute(query)]
 
     def assert_undisturbed(self, reference: Reference, *, jobs: int, database: str = "") -> None:
         """The study is on the server as if nothing had happened, and left nothing here."""
