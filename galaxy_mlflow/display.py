@@ -53,7 +53,7 @@ class Display:
 
     def say(self, message: str) -> None:
         """Print one message."""
-        self.console.print(message, markup=False, highlight=False)
+        self.console.print(message, markup=False, highlight=False, soft_wrap=True)
 
     @contextmanager
     def step(self, what: str) -> Iterator[Step]:

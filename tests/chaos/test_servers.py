@@ -34,7 +34,7 @@ def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
         objects = ObjectStore(disk / "objects")
         tracking = Tracking(folder / "tracking", db.uri, bucket="s3")
         with pytest.MonkeyPatch.context() as patch:
-            here = {"AWS_DEFAULT_REGION": "us-east-1", "MLFLOW_S3_ENDPOINT_URL": objects.endpoint}
+            here = {"AWS_DEFAULT_REGION": "us-east-1", "AWS_ENDPOINT_URL_S3": objects.endpoint}
             for name, value in {**KEYS, **here}.items():
                 patch.setenv(name, value)
             try:
