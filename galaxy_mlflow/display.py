@@ -108,6 +108,8 @@ class Display:
 
     def result(self, result: JobResult) -> None:
         """Show how one job ended."""
+        if result.status == schema.FINISHED and self._without_server == {result.job}:
+            self.say("the server is back")
         self._without_server.discard(result.job)
         done = self._done.pop(result.job, 0)
         if result.status == schema.FINISHED:  # others may have trained the rest

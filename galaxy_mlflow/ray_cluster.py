@@ -227,14 +227,22 @@ def _connect(address: str, log: RayLog) -> Cluster:
 
 def _refused(address: str, log: RayLog, error: BaseException) -> ConfigError | ServerError:
     """Return what to tell a user whom the cluster did not let in."""
-    if "InvalidAuthToken" in log.words():
-        return ConfigError(f"Ray cluster {address}: the token is not that cluster's: {_HOW_TOKEN}")
+    wrong = wrong_token(address, log.words())
+    if wrong is not None:
+        return wrong
     if "Version mismatch" in str(error):
         return ConfigError(f"Ray cluster {address}: {' '.join(str(error).split())}")
     return ServerError(
         f"Ray cluster {address}: {_first_line(error)}\nThis machine must be part of it: call the "
         f"command on its head, or join first: ray start --address={address} --num-cpus=0"
     )
+
+
+def wrong_token(address: str, words: str) -> ConfigError | None:
+    """Return the error to raise if Ray's words tell of a token that is not the cluster's."""
+    if "InvalidAuthToken" not in words:
+        return None
+    return ConfigError(f"Ray cluster {address}: the token is not that cluster's: {_HOW_TOKEN}")
 
 
 def _require_answer(address: str) -> None:

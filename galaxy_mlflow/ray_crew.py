@@ -19,9 +19,9 @@ from typing import Any
 from galaxy_mlflow.dispatch import Lost, News
 from galaxy_mlflow.errors import ConfigError, GalaxyError, ServerError
 from galaxy_mlflow.processes import ctrl_c_held_back
-from galaxy_mlflow.ray_cluster import check_address, check_device, wait_for_head
+from galaxy_mlflow.ray_cluster import check_address, check_device, wait_for_head, wrong_token
 from galaxy_mlflow.ray_driver import GOODBYE, drive
-from galaxy_mlflow.ray_log import last_line, log_of
+from galaxy_mlflow.ray_log import last_line, last_start, log_of
 from galaxy_mlflow.ray_mail import Placed
 from galaxy_mlflow.ray_parcel import Order, RaySetting
 from galaxy_mlflow.ray_pipe import Joined, Offer, Refused, Word
@@ -202,9 +202,14 @@ class RayCrew:
         try:
             self._take(child.pipe.recv(), [])
         except (EOFError, OSError):
-            raise ServerError(f"{self._name} cannot be used: see {self._log}") from None
+            raise self._fallen() from None
         if not child.joined:
-            raise ServerError(f"{self._name} cannot be used: see {self._log}")
+            raise self._fallen()
+
+    def _fallen(self) -> GalaxyError:
+        """Return why the process that talks to Ray ended before it joined: Ray ends it so, too."""
+        wrong = wrong_token(str(self._setting.address), last_start(log_of(self._setting.home)))
+        return wrong or ServerError(f"{self._name} cannot be used: see {self._log}")
 
     def _refused(self, error: GalaxyError, news: list[News]) -> None:
         """Raise what waiting cannot mend; otherwise try again later."""

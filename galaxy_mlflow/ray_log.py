@@ -61,6 +61,14 @@ def log_of(home: Home) -> Path:
     return home.path / "ray.log"
 
 
+def last_start(file: Path) -> str:
+    """Return what the last start of Ray printed there."""
+    try:
+        return file.read_text(errors="replace").rpartition(f"\n{_HEADER}")[2]
+    except OSError:
+        return ""
+
+
 def last_line(file: Path) -> str:
     """Return the last thing that was printed there."""
     try:

@@ -49,6 +49,16 @@ def test_a_job_that_ended_without_its_server_does_not_keep_it_away(
     assert shown.getvalue().count("gone") == 2
 
 
+def test_the_last_job_that_arrives_tells_that_the_server_is_back(
+    display: Display, shown: io.StringIO
+) -> None:
+    for job in JOBS[:2]:
+        display.event(JobEvent(job, message="gone", server="away"))
+    for job in JOBS[:2]:
+        display.result(JobResult(job, schema.FINISHED))
+    assert shown.getvalue().count("the server is back") == 1
+
+
 def test_epochs_trained_twice_count_once_and_those_trained_by_others_count(
     display: Display,
 ) -> None:

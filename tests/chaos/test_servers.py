@@ -12,7 +12,7 @@ import pytest
 from chaos.scene import Command, Reference, Scene, wait_for
 from chaos.servers import KEYS, Database, ObjectStore, Tracking, database, fill, small_disk
 
-JOBS = 12
+JOBS = 20
 AWAY = 4.0  # seconds that a server stays away
 
 
@@ -49,10 +49,11 @@ def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
 def trains_on(scene: Scene, command: Command) -> None:
     """Wait until an epoch is recorded that was not there before."""
     before = scene.recorded()
-    wait_for(
-        lambda: command.ended() or any(scene.recorded().get(r, e) > e for r, e in before.items()),
-        "an epoch more",
-    )
+
+    def has_trained() -> bool:
+        return any(epoch > before.get(run, -1) for run, epoch in scene.recorded().items())
+
+    wait_for(lambda: command.ended() or has_trained(), "an epoch more")
     assert not command.ended(), command.words
 
 
@@ -70,7 +71,7 @@ def test_a_study_outlives_its_servers(stack: Stack, scene: Scene, fault_free: Re
     command.succeed()
     scene.assert_undisturbed(fault_free, jobs=JOBS, database=stack.database.uri)
     told = command.lines("Training goes on")
-    assert 1 <= len(told) <= 2 * 4, command.words  # two jobs at a time, four faults
+    assert 1 <= len(told) <= 4, command.words  # one word a fault
     assert len(command.lines("the server is back")) <= len(told)
 
 

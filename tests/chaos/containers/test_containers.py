@@ -45,7 +45,7 @@ def outcome(trial: Trial, tmp_path_factory: pytest.TempPathFactory) -> Outcome:
     _fill_the_disks(trial)
     trial.kill_the_clusters_memory()
     wait_for_words(first, "is gone")
-    wait_for_words(first, "is back")
+    wait_for_words(first, "head:6379 is back")
     trial.progress()
     assert not first.is_over, first.words
     _kill_the_head(trial, first)
@@ -111,7 +111,7 @@ def test_the_record_is_that_of_a_study_that_nothing_disturbed(
 def test_the_user_was_told_once(outcome: Outcome) -> None:
     first, second = outcome.first, outcome.second
     assert len(first.said("is gone; its jobs go on when it is back")) == 1
-    assert len(first.said("is back", "Ray cluster")) == 1
+    assert len(first.said("head:6379 is back")) == 1
     assert "Traceback" not in first.words + second.words
     for k in range(outcome.splits):
         for arm in ("one", "two"):
