@@ -5,6 +5,7 @@ from __future__ import annotations
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING
 
+from rich import box
 from rich.table import Column, Table
 
 from galaxy_mlflow import schema
@@ -39,6 +40,8 @@ def status(study: StudyArgument) -> None:
     found = state_of(store.listing(name), _wanted(study), now)
     if any(found.named.values()):
         console.print(_table(found, name), highlight=False)
+        for line in _reasons(found):
+            say(line)
     else:
         say(f"{name}: no runs on the server yet")
     for line in _summary(found):
@@ -64,8 +67,8 @@ def _table(found: StudyState, name: str) -> Table:
     """Return a table of the runs worth naming, each kind in order of split."""
     from galaxy_mlflow.status import ROOM
 
-    heads = ("status", "machine", "epochs", "test accuracy", "attempt", "reason")
-    table = Table(Column("run", no_wrap=True), *heads, title=name)
+    heads = ("run", "status", "machine", "epochs", "test accuracy", "attempt")
+    table = Table(*(Column(head, no_wrap=True) for head in heads), title=name, box=box.SIMPLE)
     room = ROOM
     for kind in _ORDER:
         for run in sorted(found.named.get(kind, ()), key=lambda run: run.job)[: max(room, 0)]:
@@ -84,8 +87,14 @@ def _row(run: ListedRun, kind: str) -> tuple[str, ...]:
         f"{run.last_epoch + 1}{epochs}" if kind != schema.FINISHED else "",
         f"{accuracy:.1%}" if accuracy is not None else "",
         str(run.attempt),
-        run.reason if kind in (schema.FAILED, INTERRUPTED) else "",
     )
+
+
+def _reasons(found: StudyState) -> list[str]:
+    """Return a line for each run that failed or was given up: tables would fold the reason."""
+    runs = [run for kind in (schema.FAILED, INTERRUPTED) for run in found.named.get(kind, ())]
+    told = sorted((run.job, run.reason) for run in runs if run.reason)
+    return [f"{job.run_name}: {reason}" for job, reason in told]
 
 
 def _summary(found: StudyState) -> list[str]:
