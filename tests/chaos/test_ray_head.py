@@ -105,8 +105,8 @@ def test_a_study_outlives_the_head_of_its_cluster(
     head.start()
     command.succeed()
     scene.assert_undisturbed(fault_free, jobs=4)
-    assert len(command.lines("is gone")) == 1, command.words
-    assert len(command.lines("is back")) == 1, command.words
+    assert len(command.lines(f"{head.address} is gone")) == 1, command.words
+    assert len(command.lines(f"{head.address} is back")) == 1, command.words
 
 
 def _kill_the_rest(head: Head) -> None:
