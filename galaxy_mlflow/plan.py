@@ -11,9 +11,8 @@ from galaxy_mlflow.config import Study
 from galaxy_mlflow.errors import ConfigError, did_you_mean
 from galaxy_mlflow.runs import ListedRun, refuse_conflict
 from galaxy_mlflow.schema import JobId
+from galaxy_mlflow.status import MISSING
 from galaxy_mlflow.tracking import MlflowStore
-
-MISSING = "missing"
 
 
 @dataclass(frozen=True)
