@@ -10,13 +10,13 @@ from rich.table import Column, Table
 
 from galaxy_mlflow import schema
 from galaxy_mlflow.options import StudyArgument, console, say
+from galaxy_mlflow.status import INTERRUPTED
 
 if TYPE_CHECKING:
     from galaxy_mlflow.runs import ListedRun
     from galaxy_mlflow.schema import JobId
     from galaxy_mlflow.status import StudyState
 
-INTERRUPTED = "interrupted"
 _ORDER = (schema.RUNNING, schema.FAILED, INTERRUPTED, schema.FINISHED)
 """Runs worth naming come first."""
 

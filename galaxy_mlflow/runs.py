@@ -43,7 +43,6 @@ class ListedRun:
     last_epoch : -1 for none
     epoch_seconds : of the last epoch
     test_accuracy : of the last epoch
-    seen_at : when the last epoch ended, ms; 0 for none
     """
 
     run_id: str
@@ -60,7 +59,6 @@ class ListedRun:
     epoch_seconds: float | None
     test_accuracy: float | None
     selected_accuracy: float | None
-    seen_at: int
 
     @property
     def machine(self) -> str:
@@ -134,7 +132,6 @@ def listed(run: Run) -> ListedRun:
         epoch_seconds=values.get(schema.EPOCH_SECONDS),
         test_accuracy=values.get(schema.TEST_ACCURACY),
         selected_accuracy=values.get(schema.SELECTED_TEST_ACCURACY),
-        seen_at=loss.timestamp if loss is not None else 0,
     )
 
 

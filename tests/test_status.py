@@ -39,7 +39,6 @@ def run(split: int, status: str = schema.RUNNING, **others: object) -> ListedRun
         epoch_seconds=36.0,
         test_accuracy=0.5,
         selected_accuracy=None,
-        seen_at=NOW,
     )
     return replace(made, **others)  # type: ignore[arg-type]
 
