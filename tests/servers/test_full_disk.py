@@ -52,7 +52,7 @@ def test_a_run_on_a_disk_that_is_full_stops_with_a_word_and_goes_on_once_there_i
     with serving(server) as uri:
         environment = {"MLFLOW_TRACKING_URI": uri, "COLUMNS": "500"}
         filler = fill(small_disk, leave=2**20) if when == "from the start" else None
-        arguments = (*ONE_RUN, "--max-failures", "1")
+        arguments = (*ONE_RUN, "--patience", "0")
         process = start(study, worker, *arguments, environment=environment, said=tmp_path / "said")
         while filler is None and process.poll() is None:
             if list(small_disk.glob("spool/**/epoch-00002.pt")):
