@@ -6,6 +6,7 @@ from galaxy_mlflow import schema
 from galaxy_mlflow.display import Display
 from galaxy_mlflow.errors import (
     ClaimLostError,
+    FailedThereError,
     IdentityConflictError,
     ServerRefusedError,
     SpoolError,
@@ -37,6 +38,9 @@ def _sync(spool: Spool, store: MlflowStore, display: Display) -> bool:
     except ClaimLostError as error:
         display.say(f"{error}: left to it")
         return True
+    except FailedThereError as error:
+        display.say(f"{spool.start().job.run_name}: failed elsewhere: {error}: left as it is")
+        return True
     except (ServerRefusedError, IdentityConflictError, SpoolError) as error:
         display.say(f"{spool.folder}: {error}")
         return False
@@ -48,7 +52,7 @@ def _deliver(spool: Spool, store: MlflowStore, display: Display) -> bool:
         job, waiting = spool.start().job, spool.waiting
         if waiting:
             try:
-                Courier(spool, store).deliver()
+                Courier(spool, store, retry_failed=False).deliver()
             finally:
                 while store.news:
                     display.say(store.news.popleft())

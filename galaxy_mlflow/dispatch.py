@@ -103,7 +103,7 @@ class _Trouble:
     times: int = 0
     losses: int = 0
     since: float | None = None  # it waits for a machine or a server; a loss has it wait anew
-    told: str = ""  # the user hears a reason once
+    told: set[str] = field(default_factory=set)  # reasons that the user heard of this job
 
     def is_hopeless(self, news: Lost | JobResult, rules: Rules, now: float) -> bool:
         """Take note of what happened; return whether the job is to be given up."""
@@ -127,6 +127,7 @@ class _Board:
     resting: list[tuple[float, int]] = field(default_factory=list)  # a heap: until when, and place
     troubles: dict[JobId, _Trouble] = field(default_factory=dict)  # since the last epoch
     looks: dict[JobId, int] = field(default_factory=dict)  # at jobs that others train
+    told: set[str] = field(default_factory=set)  # trouble that is not one job's alone
 
     def __post_init__(self) -> None:
         self.ready = list(range(len(self.jobs)))
@@ -148,8 +149,8 @@ class _Board:
 
     def hear(self, event: JobEvent) -> None:
         """Pass an event on; an epoch is progress: earlier trouble is forgotten."""
-        if event.epoch >= 0:
-            self.troubles.pop(event.job, None)
+        if event.epoch >= 0 and (past := self.troubles.pop(event.job, None)):
+            self.told -= past.told
         self.report(event)
 
     def take(self, news: News) -> JobResult | None:
@@ -181,11 +182,19 @@ class _Board:
             self.open -= 1
             return _given_up(news, trouble.losses)
         pause = self._rest(news.job, self.rules.first_pause, trouble.times - 1)
-        if news.reason != trouble.told:
-            trouble.told = news.reason
-            again = f"{news.job.run_name}: {news.reason}; trying again in {pause:.0f} s"
-            self.report(JobEvent(news.job, message=again))
+        self._tell_once(news, trouble, pause)
         return None
+
+    def _tell_once(self, news: Lost | JobResult, trouble: _Trouble, pause: float) -> None:
+        """Tell of a loss once a job, and of a machine's or a server's trouble once."""
+        heard = trouble.told if isinstance(news, Lost) else self.told | trouble.told
+        if news.reason in heard:
+            return
+        trouble.told.add(news.reason)
+        if not isinstance(news, Lost):
+            self.told.add(news.reason)
+        again = f"{news.job.run_name}: {news.reason}; trying again in {pause:.0f} s"
+        self.report(JobEvent(news.job, message=again))
 
     def _rest(self, job: JobId, first: float, times_before: int) -> float:
         pause: float = min(self.rules.longest_pause, first * 2 ** min(times_before, 30))

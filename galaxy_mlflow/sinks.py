@@ -177,7 +177,7 @@ class MlflowSink:
 
     def _wait_for_arrival(self, patience: float) -> None:
         left, deadline = self._spool.waiting, time.monotonic() + patience
-        while left and self._thread.is_alive() and time.monotonic() < deadline:
+        while left and self._refused is None and time.monotonic() < deadline:
             self._wake.set()
             time.sleep(0.02)
             if self._spool.waiting < left:
@@ -205,7 +205,7 @@ class MlflowSink:
             self._wake.clear()
             pause = self._deliver(pause)
             if self._refused is not None:
-                return
+                self._closing.wait()
         self._pulse.join(timeout=_GOODBYE / 2)  # its sign of life must not come after the goodbye
         if not self.away:
             with suppress(GalaxyError):  # the others find out in a few minutes

@@ -122,7 +122,7 @@ def run_job(spec: JobSpec, report: Report) -> JobResult:
         return JobResult(spec.job, STOPPED, str(error))
     except OSError as error:
         again = not isinstance(error, _THE_USERS)
-        return JobResult(spec.job, STOPPED, _of_disk(error, spool.folder), again)
+        return JobResult(spec.job, STOPPED, _of_disk(error, spec.home), again)
     except torch.OutOfMemoryError:
         return JobResult(spec.job, STOPPED, _OF_MEMORY, again=True)
     except Exception as error:  # whatever a driver throws before training begins
@@ -134,13 +134,14 @@ _THE_USERS = (PermissionError, FileNotFoundError, NotADirectoryError, FileExists
 _OF_MEMORY = "the GPU is out of memory: others use it too, or set gpus under [resources]"
 
 
-def _of_disk(error: OSError, folder: Path) -> str:
-    """Return what to tell of an error of a disk: where it was, and what helps."""
+def _of_disk(error: OSError, home: Home) -> str:
+    """Return what to tell of an error of a disk, in the same words for all jobs of the home."""
     if error.errno not in (errno.ENOSPC, errno.EDQUOT):
         return str(error)
+    file = Path(error.filename or home.path)
+    place = home.path if file.is_relative_to(home.path) else file
     return (
-        f"{error.filename or folder}: no space left: free some there and call the same command "
-        "again: nothing is lost"
+        f"{place}: no space left: free some there and call the same command again: nothing is lost"
     )
 
 

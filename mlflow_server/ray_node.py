@@ -23,6 +23,10 @@ from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 from types import FrameType
+from typing import NoReturn
+
+from galaxy_mlflow.errors import ConfigError
+from mlflow_server.settings import Settings
 
 HEAD_PORT, DASHBOARD_PORT = 6379, 8265
 AGENT_PORTS = {"head": "52365", "worker": "52366"}
@@ -32,6 +36,7 @@ SESSIONS = Path("/tmp/ray")  # noqa: S108
 WORDS = Path("/tmp/ray-start.log")  # noqa: S108
 LEAVE_SECONDS = 60
 """How long those at work here may take to close their records."""
+MOST_CORES = 4096
 PAUSE = 2.0  # seconds between two attempts
 TASK = "ray::"
 NO_TASKS = ("ray::IDLE", "ray::DashboardAgent", "ray::RuntimeEnvAgent")
@@ -58,8 +63,14 @@ def start_command(role: str) -> list[str]:
 
 
 def cores() -> int:
-    """Return `RAY_CPUS`, or as many processor cores as this container may use."""
-    return int(os.environ.get("RAY_CPUS") or len(os.sched_getaffinity(0)))
+    """Return `RAY_CPUS`, or as many processor cores as this container may use.
+
+    Raises
+    ------
+    ConfigError
+        It is no number of cores.
+    """
+    return Settings.here().number("RAY_CPUS", len(os.sched_getaffinity(0)), MOST_CORES)
 
 
 def address() -> str:
@@ -86,8 +97,8 @@ def wait_for_head() -> None:
         time.sleep(PAUSE)
 
 
-def serve(role: str) -> None:
-    """Run the node until the container is to stop."""
+def serve(role: str) -> NoReturn:
+    """Run the node until the container is to stop, which raises `Leaving`."""
     while True:
         if role == "worker":
             wait_for_head()
@@ -174,9 +185,13 @@ def main() -> int:
     if role == "health":
         return 0 if is_healthy() else 1
     signal.signal(signal.SIGTERM, on_sigterm)
-    with suppress(Leaving):
+    try:
         serve(role)
-    return 0
+    except Leaving:
+        return 0
+    except ConfigError as error:
+        say(str(error))
+        return 2
 
 
 if __name__ == "__main__":

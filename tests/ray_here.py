@@ -17,11 +17,31 @@ from pathlib import Path
 
 import psutil
 
+from galaxy_mlflow.config import Study
+from galaxy_mlflow.home import Home
+from galaxy_mlflow.ray_parcel import RaySetting
 from mlflow_server.local import free_port
 
 RAY = str(Path(sys.executable).with_name("ray"))
 LOOPBACK = "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"
 STORE = "--object-store-memory=80000000"
+
+
+def setting_of(study: Study, data_hash: str, home: Home, *, uri: str) -> RaySetting:
+    """Return what the Ray engine is told of a study: on the CPU, into a home's own store."""
+    return RaySetting(
+        study=study,
+        data_hash=data_hash,
+        weights=dict.fromkeys(study.arm),
+        device="cpu",
+        threads=1,
+        skip_bad=False,
+        home=home,
+        uri=uri,
+        own_store=True,
+        address=None,
+        session=secrets.token_hex(4),
+    )
 
 
 @dataclass

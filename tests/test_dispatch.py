@@ -143,6 +143,21 @@ def test_trouble_that_may_pass_is_waited_out_for_so_long_and_said_once(status: s
     assert len(events) == 1
 
 
+def test_trouble_of_a_machine_is_said_once_and_again_only_after_an_epoch() -> None:
+    def answer(job: JobId, times: int) -> list[News]:
+        if times == 3:
+            return [JobEvent(job, epoch=0), JobResult(job, STOPPED, "no space left", again=True)]
+        if times < 6:
+            return [JobResult(job, STOPPED, "no space left", again=True)]
+        return finish(job, times)
+
+    _, events = run(Scripted(answer), jobs=JOBS[:3])
+    words = [event.message for event in events if event.epoch < 0]
+    epochs = [place for place, event in enumerate(events) if event.epoch == 0]
+    assert sum("no space left" in word for word in words[: epochs[0]]) == 1
+    assert 2 <= len(words) <= 1 + len(epochs)
+
+
 def test_another_reason_is_another_word() -> None:
     def answer(job: JobId, times: int) -> list[News]:
         reason = "no space left" if times < 4 else "no server"

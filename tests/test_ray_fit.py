@@ -10,6 +10,7 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
+from ray_here import setting_of
 from small_study import write_study
 
 from galaxy_mlflow import ray_job, schema
@@ -53,20 +54,9 @@ def common(study: Study, tmp_path: Path) -> Common:
     )
 
 
-def setting_of(study: Study, common: Common, uri: str = "http://far:1") -> RaySetting:
-    return RaySetting(
-        study=study,
-        data_hash=common.data_hash,
-        weights=dict.fromkeys(study.arm),
-        device="auto",
-        threads=1,
-        skip_bad=False,
-        home=common.home,
-        uri=uri,
-        own_store=False,
-        address=None,
-        session="s",
-    )
+def of_any_device(study: Study, common: Common, uri: str = "http://far:1") -> RaySetting:
+    setting = setting_of(study, common.data_hash, common.home, uri=uri)
+    return replace(setting, device="auto", own_store=False)
 
 
 def unfit(common: Common) -> Unfit:
@@ -129,7 +119,8 @@ def test_a_password_does_not_travel(
     study: Study, common: Common, monkeypatch: pytest.MonkeyPatch, host: str
 ) -> None:
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
-    setting = setting_of(study, common, uri=f"http://someone:secret@{host}:5000")
+    uri = f"http://someone:secret@{host}:5000"
+    setting = of_any_device(study, common, uri)
     sent = common_of(setting, {})
     assert b"secret" not in Parcel.of(sent).content
     outcome = unfit(replace(sent, machine="elsewhere"))
@@ -181,7 +172,7 @@ def test_a_job_knows_that_it_was_begun(common: Common, monkeypatch: pytest.Monke
 def test_what_is_measured_for_a_gpu_is_not_taken_for_a_processor(
     study: Study, common: Common
 ) -> None:
-    setting = setting_of(study, common)
+    setting = of_any_device(study, common)
     need = Need.of(setting, common)
     need.take(Resources(1, 0.0, 2.0))
     assert Need.of(setting, common).known == Resources(1, 0.0, 2.0)
@@ -189,7 +180,7 @@ def test_what_is_measured_for_a_gpu_is_not_taken_for_a_processor(
 
 
 def test_measuring_that_fails_again_and_again_is_told(study: Study, common: Common) -> None:
-    need = Need.of(setting_of(study, common), common)
+    need = Need.of(of_any_device(study, common), common)
     need.failed("its process died")
     need.failed("its process died")
     with pytest.raises(ConfigError, match=r"its process died[\s\S]*under \[resources\]"):

@@ -26,6 +26,7 @@ from galaxy_mlflow.resources import Resources, given, gpu_share
 from galaxy_mlflow.schema import JobId
 from galaxy_mlflow.study_file import load_study_file
 from galaxy_mlflow.worker import WAITING, JobEvent, JobResult
+from mlflow_server import ray_node
 
 JOB = JobId("small", 0, "one")
 GB = 1e9
@@ -200,3 +201,15 @@ def test_a_machine_that_leaves_has_its_jobs_close_their_records() -> None:
     with pytest.raises(KeyboardInterrupt):
         train_until_told()
     assert signal.getsignal(signal.SIGTERM) == before
+
+
+@pytest.mark.parametrize("cores", ["two", "0", "1.5", "-1"])
+def test_a_containers_number_of_cores_that_is_none_is_told(
+    cores: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("RAY_CPUS", cores)
+    monkeypatch.setattr(ray_node, "wait_for_head", lambda: None)
+    monkeypatch.setattr("sys.argv", ["ray_node", "worker"])
+    monkeypatch.setattr(signal, "signal", lambda *_: None)
+    assert ray_node.main() == 2
+    assert f"RAY_CPUS={cores}: expected a whole number" in capsys.readouterr().err

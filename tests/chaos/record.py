@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -173,9 +172,10 @@ def assert_same(found: Record, fault_free: Record) -> None:
 
 
 def assert_each_epoch_once(record: Record, epochs: int) -> None:
-    """Every run has every epoch, none is there twice, and no run is there twice."""
+    """Every run has every epoch, none is there twice, and no job has or had a second run."""
     assert not record.doubled, f"there twice: {dict(list(record.doubled.items())[:5])}"
     assert not record.strangers, f"runs beyond one a job: {record.strangers}"
+    assert not record.trashed, f"{record.trashed} runs were begun for nothing"
     for job in record.runs:
         assert record.epochs(job.run_name) == list(range(epochs)), job
 
@@ -280,8 +280,3 @@ def _artifacts(client: MlflowClient, run: Run, folder: Path) -> Path:
     target = folder / "artifacts" / run.info.run_id
     target.mkdir(parents=True, exist_ok=True)
     return Path(client.download_artifacts(run.info.run_id, "", str(target)))
-
-
-def attempts(record: Record) -> Counter[int]:
-    """Return how many runs took how many attempts."""
-    return Counter(int(run.tags.get(schema.ATTEMPT, "1")) for run in record.runs.values())

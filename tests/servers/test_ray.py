@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import sqlite3
-import uuid
 from collections.abc import Callable, Iterator
 from contextlib import closing
 from dataclasses import dataclass, field, replace
@@ -12,7 +11,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from ray_here import RayHere, training_processes
+from ray_here import RayHere, setting_of, training_processes
 from small_study import STUDY, write_study
 
 from galaxy_mlflow import ray_crew, schema
@@ -68,19 +67,7 @@ def uri(home: Home) -> Iterator[str]:
 
 @pytest.fixture
 def setting(study: Study, data: GalaxyData, home: Home, uri: str) -> RaySetting:
-    return RaySetting(
-        study=study,
-        data_hash=data.data_hash,
-        weights=dict.fromkeys(study.arm),
-        device="cpu",
-        threads=1,
-        skip_bad=False,
-        home=home,
-        uri=uri,
-        own_store=True,
-        address=None,
-        session=uuid.uuid4().hex[:8],
-    )
+    return setting_of(study, data.data_hash, home, uri=uri)
 
 
 @pytest.fixture

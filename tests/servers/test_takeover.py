@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import io
 import json
 from pathlib import Path
 
 import pytest
+from rich.console import Console
 from test_courier import a_spool, epoch
 from tracked import history, new_name, start_of
 
 from galaxy_mlflow import schema
 from galaxy_mlflow.claims import now_ms
+from galaxy_mlflow.delivery import sync_spools
+from galaxy_mlflow.display import Display
 from galaxy_mlflow.errors import BusyError, ClaimLostError, FailedThereError
+from galaxy_mlflow.home import Home
 from galaxy_mlflow.sinks import Courier, MlflowSink
 from galaxy_mlflow.spool import Event, Kind
 from galaxy_mlflow.tracking import MlflowStore
@@ -167,6 +172,24 @@ def test_a_run_that_failed_elsewhere_is_taken_up_only_when_asked_for(
         assert (run.status, run.tags[schema.ATTEMPT]) == (schema.FAILED, "1")
         Courier(spool, store, training=True, retry_failed=True).connect()
     assert store.runs(name)[0].tags[schema.ATTEMPT] == "2"
+
+
+def test_sync_leaves_a_run_that_failed_elsewhere_as_it_is(
+    server_uri: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", server_uri)
+    name, home, said = new_name(), Home(tmp_path / "home"), io.StringIO()
+    store = MlflowStore(server_uri, home)
+    with a_spool(tmp_path / "elsewhere", start_of(name)) as spool:
+        spool.append(FAILED)
+        Courier(spool, store).deliver()
+    start = start_of(name)
+    with a_spool(home.spool_of(start.job), start) as spool:
+        spool.append(epoch(0))
+    assert sync_spools(home, store, Display(Console(file=said, width=500)))
+    assert "failed elsewhere: the loss is NaN: left as it is" in said.getvalue()
+    (run,) = store.runs(name)
+    assert (run.status, run.tags[schema.ATTEMPT]) == (schema.FAILED, "1")
 
 
 def test_a_failure_that_waits_here_arrives_although_the_run_is_marked_failed(
