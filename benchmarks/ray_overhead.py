@@ -1,11 +1,13 @@
 """What Ray costs: the pause between two jobs of a place, and a job's start from claim to batch.
 
-Two small studies run on a Ray cluster that the command starts on this machine: many jobs of one
-epoch, which are all scheduling, and some of several epochs. All times are read from what the
-server has of the runs: when each was claimed, when its epochs ended, when it was closed. The pause
-is from the end of a job to the claim of the job that takes its place. Images are decoded before.
+The same jobs of one epoch, which are mostly pauses, are trained by the local engine and on a Ray
+cluster that the command starts on this machine, in turns. All times are read from what the server
+has of the runs: when each was claimed, when its epochs ended, when it was closed. The pause is from
+the end of a job to the claim of the job that takes its place: the last records are sent, the run is
+closed, the next network is built. What it is longer on Ray is scheduling. Images are decoded
+before.
 
-    python benchmarks/ray_overhead.py [--jobs 24] [--epochs 6] [--places 2]
+    python benchmarks/ray_overhead.py [--jobs 16] [--rounds 5] [--places 2]
 """
 
 from __future__ import annotations
@@ -18,7 +20,6 @@ import tempfile
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import pairwise
 from pathlib import Path
 from statistics import median
 
@@ -37,7 +38,6 @@ class Times:
 
     claimed: float
     first_batch: float
-    recording: float  # a run's seconds between the end of an epoch's work and the next, an epoch
     closed: float
 
 
@@ -71,13 +71,9 @@ def times_of(folder: Path, name: str) -> list[Times]:
     for run in client.search_runs([experiment.experiment_id]):
         history = client.get_metric_history(run.info.run_id, schema.EPOCH_SECONDS)
         history.sort(key=lambda point: point.step)
-        spans = [
-            (after.timestamp - before.timestamp) / 1e3 - after.value
-            for before, after in pairwise(history)
-        ]
         first = history[0].timestamp / 1e3 - history[0].value
         claimed, closed = run.info.start_time / 1e3, run.info.end_time / 1e3
-        found.append(Times(claimed, first, median(spans or [0.0]), closed))
+        found.append(Times(claimed, first, closed))
     return sorted(found, key=lambda times: times.claimed)
 
 
@@ -87,46 +83,52 @@ def pauses(runs: Sequence[Times], places: int) -> list[float]:
     return [after.claimed - end for end, after in zip(ends, runs[places:], strict=False)]
 
 
-def report(name: str, runs: Sequence[Times], places: int, epochs: int) -> bool:
-    """Print what the runs took; return whether it is within the bars."""
-    pause = median(pauses(runs, places))
-    starts = [times.first_batch - times.claimed for times in runs]
-    recording = median(times.recording for times in runs)
-    share = max(0.0, pause) / (epochs * EPOCH)
+def measure(folder: Path, jobs: int, rounds: int, places: int) -> dict[str, list[list[Times]]]:
+    """Train the same jobs by both engines in turns; return the times of each round's runs."""
+    write_study(folder, Scale(jobs, places, 1, 0))
+    one = ("--set", "training.epochs=1", "--splits")
+    print(f"images decoded, one job: {run(folder, 'warm', *one, '0', '--arms', 'scratch'):.1f} s")
+    engines = {"local": ("--jobs", str(places)), "ray": ("--engine", "ray")}
+    found: dict[str, list[list[Times]]] = {engine: [] for engine in engines}
+    for number in range(rounds):
+        for engine, how in engines.items():
+            name = f"{engine}-{number}"
+            seconds = run(folder, name, *one, f"0-{max(2, jobs // 2) - 1}", *how)
+            found[engine].append(times_of(folder, name))
+            pause = median(pauses(found[engine][-1], places))
+            print(f"{engine:<6} {seconds:6.1f} s for the whole command, pause {pause:.2f} s")
+    return found
+
+
+def report(found: dict[str, list[list[Times]]], places: int) -> bool:
+    """Print what the rounds took; return whether it is within the bars."""
+    local, ray = (
+        [median(pauses(runs, places)) for runs in found[engine]] for engine in ("local", "ray")
+    )
+    more = median(there - here for here, there in zip(local, ray, strict=True))
+    starts = [times.first_batch - times.claimed for runs in found["ray"] for times in runs]
+    share, whole = max(0.0, more) / EPOCH, median(ray)
     print(
-        f"{name}: {len(runs)} jobs of {epochs} epochs, {places} at a time\n"
-        f"  pause between jobs {pause:.2f} s: {share:.2%} of {epochs} epochs of {EPOCH:.0f} s "
+        f"\npause between jobs: local {median(local):.2f} s, Ray {whole:.2f} s; "
+        f"{whole / EPOCH:.1%} of a job of one epoch of {EPOCH:.0f} s, {whole / EPOCH / 10:.1%} of "
+        f"one of ten\nscheduling: {more:+.3f} s a job, {share:.2%} of one epoch of {EPOCH:.0f} s "
         f"(bar {BAR_SHARE:.0%}: {share / BAR_SHARE:.2f} of it)\n"
-        f"  claim to first batch {median(starts):.2f} s, at most {max(starts):.2f} s "
-        f"(bar {BAR_START:.0f} s: {max(starts) / BAR_START:.2f} of it)\n"
-        f"  record and checkpoint {recording:.3f} s an epoch"
+        f"claim to first batch {median(starts):.2f} s, at most {max(starts):.2f} s "
+        f"(bar {BAR_START:.0f} s: {max(starts) / BAR_START:.2f} of it)"
     )
     return share <= BAR_SHARE and max(starts) <= BAR_START
-
-
-def measure(folder: Path, jobs: int, epochs: int, places: int) -> bool:
-    """Run both studies; print what they took."""
-    write_study(folder, Scale(jobs, places, 1, 0))
-    once = ("--set", "training.epochs=1", "--splits", "0", "--arms", "scratch")
-    print(f"images decoded, one job here: {run(folder, 'warm', *once):.1f} s")
-    good = True
-    for name, count, number in (("short", jobs, 1), ("longer", jobs // 3, epochs)):
-        splits = f"0-{max(2, count // 2) - 1}"
-        how = ("--engine", "ray", "--splits", splits, "--set", f"training.epochs={number}")
-        print(f"\n{run(folder, name, *how):.1f} s for the whole command")
-        good = report(name, times_of(folder, name), places, number) and good
-    return good
 
 
 def main() -> int:
     """Parse the command line."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parser.add_argument("--jobs", type=int, default=24)
-    parser.add_argument("--epochs", type=int, default=6)
+    parser.add_argument("--jobs", type=int, default=16)
+    parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--places", type=int, default=2, help="jobs at a time on this machine")
     given = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
-        return 0 if measure(Path(folder), given.jobs, given.epochs, given.places) else 1
+        found = measure(Path(folder), given.jobs, given.rounds, given.places)
+        return 0 if report(found, given.places) else 1
 
 
 if __name__ == "__main__":
