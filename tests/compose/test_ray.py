@@ -54,6 +54,7 @@ def cluster(with_worker: Stack, tmp_path_factory: pytest.TempPathFactory) -> Ite
         "OMP_NUM_THREADS": "1",
     }
     cluster = Cluster(replace(with_worker, environment={**with_worker.environment, **own}))
+    cluster.remove()  # a worker that other tests left has their settings
     cluster.scale(2)
     cluster.wait_for_nodes(2)
     yield cluster
