@@ -82,7 +82,7 @@ def test_workers_join_late_and_leave_in_the_middle(
     cluster.scale(3)
     (late,) = set(cluster.workers()) - set(first)
     wait_for(lambda: late[:12] in owners(cluster, tmp_path, monkeypatch), 150, "the late worker")
-    wait_for(lambda: first[0][:12] in owners(cluster, tmp_path, monkeypatch), 60, "the first one")
+    wait_for(lambda: first[0][:12] in owners(cluster, tmp_path, monkeypatch), 150, "the first one")
     assert not command.is_over
     cluster.stack.run("docker", "stop", first[0])
     command.succeed(400)
