@@ -79,6 +79,8 @@ def _reason(uri: str, error: Exception) -> str:
     words = str(getattr(cause, "orig", None) or cause or error).strip() or repr(error)
     if "readonly database" in words:
         return "it cannot be written: the file or its folder is read-only"
+    if failing := re.search(r"too many (5\d\d) error responses", words):
+        return f"it fails ({failing.group(1)}): its log says why; its store's disk may be full"
     if "Max retries exceeded" in words or "failed with exception" in words:
         return "it does not answer"
     return redacted(uri, words).splitlines()[0][:300]

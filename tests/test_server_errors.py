@@ -49,3 +49,10 @@ def test_an_address_that_cannot_be_used_is_one_clear_error(uri: str, clean_envir
 def test_a_store_that_cannot_be_written_is_said_to_be_read_only() -> None:
     error = server_error("sqlite:////x.db", OSError("attempt to write a readonly database"))
     assert "read-only" in str(error)
+
+
+def test_a_server_that_answers_with_errors_is_not_said_to_be_silent() -> None:
+    words = "Max retries exceeded (Caused by ResponseError('too many 500 error responses'))"
+    told = str(server_error("http://here:1", OSError(words)))
+    assert "the tracking server cannot be used: it fails (500): its log says why" in told
+    assert "does not answer" not in told
