@@ -149,8 +149,8 @@ class _Board:
 
     def hear(self, event: JobEvent) -> None:
         """Pass an event on; an epoch is progress: earlier trouble is forgotten."""
-        if event.epoch >= 0 and (past := self.troubles.pop(event.job, None)):
-            self.told -= past.told
+        if event.epoch >= 0:
+            self._forget_trouble(event.job)
         self.report(event)
 
     def take(self, news: News) -> JobResult | None:
@@ -163,8 +163,14 @@ class _Board:
             return None
         if isinstance(news, Lost) or news.again:
             return self._try_again(news)
+        self._forget_trouble(news.job)
         self.open -= 1
         return news
+
+    def _forget_trouble(self, job: JobId) -> None:
+        past = self.troubles.pop(job, None)
+        if past is not None:
+            self.told -= past.told
 
     def _look_again(self, result: JobResult) -> None:
         looks = self.looks.get(result.job, 0)
