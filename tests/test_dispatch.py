@@ -158,6 +158,18 @@ def test_trouble_of_a_machine_is_said_once_and_again_only_after_an_epoch() -> No
     assert 2 <= len(words) <= 1 + len(epochs)
 
 
+def test_trouble_that_comes_back_after_a_job_has_ended_is_said_again() -> None:
+    jobs = [JobId("s", split, "one") for split in range(20)]
+
+    def answer(job: JobId, times: int) -> list[News]:
+        if job in (jobs[0], jobs[-1]) and times == 1:
+            return [JobResult(job, WAITING, "no server", again=True)]
+        return finish(job, times)
+
+    _, events = run(Scripted(answer, places=1), jobs=jobs)
+    assert [event.job for event in events] == [jobs[0], jobs[-1]]
+
+
 def test_another_reason_is_another_word() -> None:
     def answer(job: JobId, times: int) -> list[News]:
         reason = "no space left" if times < 4 else "no server"
