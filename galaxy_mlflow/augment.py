@@ -1,16 +1,26 @@
 """From cached uint8 images to what the network sees.
 
 Training draws a crop, flips and a rotation for each image and applies them in one bilinear
-resample; evaluation cuts the centre and draws nothing. Both return values in [0, 1];
-`normalise` comes after, where an arm asks for it.
+resample; evaluation cuts the centre and draws nothing. Both return uint8 views; `to_network` makes
+floats of them, with ImageNet's mean and deviation where an arm asks for it.
+
+On a CPU, images go one by one through OpenCV's uint8 kernels, a share of the batch to each of
+torch's threads; on a GPU, whole batches through torch's. Both give the same views, but for
+differences of one grey level in 255 where the rounding of an interpolated value falls.
 """
 
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from functools import lru_cache
 from typing import Literal
 
+import cv2
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional
 
@@ -21,10 +31,11 @@ IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
 """Standard deviation of ImageNet's red, green and blue, as torchvision's weights expect."""
 
-_SLICE_PIXELS = 2**17
-"""Source pixels resampled at once on a CPU: what stays in its cache beats a whole batch."""
-_NOWHERE = 2.0
-"""A coordinate of `grid_sample` that lies outside of any image."""
+Corners = Literal["image", "black"]
+_WARP = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
+_IMAGES_A_TASK = 8
+
+cv2.setNumThreads(1)  # images are shared out among threads here, not the rows of one image
 
 
 def augment(
@@ -46,8 +57,8 @@ def augment(
 
     Returns
     -------
-    Tensor, float32, shape (n, 3, crop, crop)
-        In [0, 1], in channels-last memory format, on the device of `images`.
+    Tensor, uint8, shape (n, crop, crop, 3)
+        On the device of `images`.
     """
     affine = draw_views(len(images), images.shape[1] - crop, settings, generator)
     return resample(images, affine, crop, settings.corners)
@@ -64,12 +75,39 @@ def centre(images: Tensor, crop: int) -> Tensor:
 
     Returns
     -------
-    Tensor, float32, shape (n, 3, crop, crop)
-        In [0, 1], in channels-last memory format.
+    Tensor, uint8, shape (n, crop, crop, 3)
+        A view of `images`.
     """
     start = (images.shape[1] - crop) // 2
-    window = images[:, start : start + crop, start : start + crop]
-    return window.permute(0, 3, 1, 2).to(torch.float32, memory_format=torch.channels_last).div_(255)
+    return images[:, start : start + crop, start : start + crop]
+
+
+def to_network(views: Tensor, *, normalise: bool = False) -> Tensor:
+    """Return uint8 views as a network takes them.
+
+    Parameters
+    ----------
+    views : Tensor, uint8, shape (n, height, width, 3)
+    normalise : bool
+        Subtract ImageNet's mean and divide by its deviation.
+
+    Returns
+    -------
+    Tensor, float32, shape (n, 3, height, width)
+        In [0, 1] unless normalised, in channels-last memory format, on the device of `views`.
+    """
+    table = _levels(normalise=normalise)
+    if views.device.type != "cpu":
+        scale, zero = (table[1] - table[0]).to(views.device), table[0].to(views.device)
+        return (views * scale + zero).permute(0, 3, 1, 2)
+    floats = np.empty(views.shape, dtype=np.float32)
+    pixels, levels = views.numpy(), table.numpy()[None]
+
+    def look_up(image: int) -> None:
+        cv2.LUT(pixels[image], levels, dst=floats[image])
+
+    _for_each(len(pixels), look_up)
+    return torch.from_numpy(floats).permute(0, 3, 1, 2)
 
 
 def normalise(images: Tensor) -> Tensor:
@@ -117,10 +155,8 @@ def draw_views(
     return torch.stack(rows, dim=1).view(n, 2, 3).float()
 
 
-def resample(
-    images: Tensor, affine: Tensor, crop: int, corners: Literal["image", "black"] = "image"
-) -> Tensor:
-    """Show each image through its affine map, bilinearly.
+def resample(images: Tensor, affine: Tensor, crop: int, corners: Corners = "image") -> Tensor:
+    """Show each image through its affine map, bilinearly, rounded to whole grey levels.
 
     Parameters
     ----------
@@ -130,36 +166,90 @@ def resample(
     crop : int
         Pixels a side of the views.
     corners : {"image", "black"}
-        With "black", points outside of the upright crop are zero; points outside of the image
-        always are.
+        With "black", what lies outside of the upright crop is zero; what lies outside of the image
+        always is.
 
     Returns
     -------
-    Tensor, float32, shape (n, 3, crop, crop)
-        In [0, 1], in channels-last memory format, on the device of `images`.
+    Tensor, uint8, shape (n, crop, crop, 3)
+        On the device of `images`.
     """
-    n, side = images.shape[:2]
-    views = images.new_empty((n, 3, crop, crop), dtype=torch.float32)
-    views = views.to(memory_format=torch.channels_last)
-    affine = affine.to(images.device)
-    at_once = max(1, _SLICE_PIXELS // side**2 if images.device.type == "cpu" else n)
-    for start in range(0, n, at_once):
-        part = slice(start, start + at_once)
-        planes = images[part].permute(0, 3, 1, 2)
-        planes = planes.to(torch.float32, memory_format=torch.contiguous_format)
-        grid = _grid(affine[part], side, crop, black=corners == "black")
-        sampled = functional.grid_sample(planes, grid, align_corners=False)
-        torch.mul(sampled, 1 / 255, out=views[part])
-    return views
+    sources = images
+    if corners == "black":
+        sources, affine = _windows(images, affine, crop)
+    if images.device.type == "cpu":
+        return _warp(sources, affine, crop)
+    return _sample(sources, affine, crop)
 
 
-def _grid(affine: Tensor, side: int, crop: int, *, black: bool) -> Tensor:
-    """Return where `grid_sample` looks: (n, crop, crop, 2), stored as two planes."""
-    offset = torch.arange(crop, device=affine.device) - (crop - 1) / 2
-    along_x = affine[:, :, 0, None] * offset
-    along_y = affine[:, :, 1, None] * offset
+def _windows(images: Tensor, affine: Tensor, crop: int) -> tuple[Tensor, Tensor]:
+    """Return the upright crops that views are turned in, and the maps into them."""
+    margin = images.shape[1] - crop
+    corners = (affine[:, :, 2] + margin / 2).round().long()
+    unfolded = images.unfold(1, crop, 1).unfold(2, crop, 1)  # (n, margin + 1, margin + 1, 3, ...)
+    rows = torch.arange(len(images))
+    windows = unfolded[rows, corners[:, 1], corners[:, 0]].permute(0, 2, 3, 1).contiguous()
+    turned = affine.clone()
+    turned[:, :, 2] -= corners - margin / 2
+    return windows, turned
+
+
+def _warp(images: Tensor, affine: Tensor, crop: int) -> Tensor:
+    """Resample on a CPU."""
+    sources, maps = images.numpy(), _between_pixels(affine, images.shape[1], crop)
+    views = np.empty((len(sources), crop, crop, 3), dtype=np.uint8)
+
+    def warp(image: int) -> None:
+        cv2.warpAffine(sources[image], maps[image], (crop, crop), dst=views[image], flags=_WARP)
+
+    _for_each(len(sources), warp)
+    return torch.from_numpy(views)
+
+
+def _between_pixels(affine: Tensor, side: int, crop: int) -> NDArray[np.float64]:
+    """Return maps between pixel numbers, counted from the corner: (n, 2, 3)."""
+    maps = affine.double().numpy().copy()
+    maps[:, :, 2] += (side - 1) / 2 - maps[:, :, :2].sum(axis=2) * (crop - 1) / 2
+    return maps
+
+
+def _sample(images: Tensor, affine: Tensor, crop: int) -> Tensor:
+    """Resample on a GPU."""
+    offset = torch.arange(crop, device=images.device) - (crop - 1) / 2
+    maps = affine.to(images.device)
+    along_x, along_y = (maps[:, :, axis, None] * offset for axis in (0, 1))
     turned = along_x[:, :, None, :] + along_y[:, :, :, None]
-    planes = turned.add(affine[:, :, 2, None, None]).mul_(2 / side)
-    if black:
-        planes.masked_fill_(turned.abs() > crop / 2, _NOWHERE)
-    return planes.permute(0, 2, 3, 1)
+    grid = turned.add(maps[:, :, 2, None, None]).mul_(2 / images.shape[1]).permute(0, 2, 3, 1)
+    planes = images.permute(0, 3, 1, 2).float()
+    sampled = functional.grid_sample(planes, grid, align_corners=False)
+    return sampled.round_().to(torch.uint8).permute(0, 2, 3, 1)
+
+
+@lru_cache
+def _levels(*, normalise: bool) -> Tensor:
+    """Return what each grey level is to the network: float32 (256, 3)."""
+    levels = torch.arange(256, dtype=torch.float64)[:, None].expand(256, 3) / 255
+    if normalise:
+        levels = (levels - torch.tensor(IMAGENET_MEAN)) / torch.tensor(IMAGENET_STD)
+    return levels.float().contiguous()
+
+
+def _for_each(n: int, work: Callable[[int], None]) -> None:
+    """Do something for each image, with as many threads as torch has."""
+
+    def some(start: int) -> None:
+        for image in range(start, min(n, start + _IMAGES_A_TASK)):
+            work(image)
+
+    threads = torch.get_num_threads()
+    starts = range(0, n, _IMAGES_A_TASK)
+    if threads == 1 or len(starts) == 1:
+        for start in starts:
+            some(start)
+    else:
+        list(_pool(threads).map(some, starts))
+
+
+@lru_cache
+def _pool(threads: int) -> ThreadPoolExecutor:
+    return ThreadPoolExecutor(threads, "images")

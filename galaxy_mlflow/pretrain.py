@@ -14,7 +14,7 @@ from filelock import FileLock
 from torch import Tensor, nn
 from torch.nn import functional
 
-from galaxy_mlflow.augment import draw_views, normalise, resample
+from galaxy_mlflow.augment import draw_views, normalise, resample, to_network
 from galaxy_mlflow.config import ArmSettings, AugmentationSettings, FractalSettings
 from galaxy_mlflow.errors import WeightsError
 from galaxy_mlflow.files import sha256_of, write_atomically, write_bytes
@@ -23,7 +23,7 @@ from galaxy_mlflow.models import build_model
 
 Progress = Callable[[int, int], None]
 
-RECIPE: Final = 1
+RECIPE: Final = 2
 """Raised whenever the same settings come to give other weights."""
 
 _VIEWS = AugmentationSettings()
@@ -142,7 +142,7 @@ def strong_views(images: Tensor, crop: int, generator: torch.Generator) -> Tenso
     n = len(images)
     affine = draw_views(n, images.shape[1] - crop, _VIEWS, generator)
     affine[:, :, :2] *= torch.empty(n, 1, 1).uniform_(*_ZOOM, generator=generator)
-    views = resample(images, affine, crop)
+    views = to_network(resample(images, affine, crop))
     brightness = torch.empty(n, 1, 1, 1).uniform_(-_BRIGHTNESS, _BRIGHTNESS, generator=generator)
     colour = torch.empty(n, 3, 1, 1).uniform_(-_COLOUR, _COLOUR, generator=generator)
     deviation = torch.empty(n, 1, 1, 1).uniform_(0, _NOISE, generator=generator)

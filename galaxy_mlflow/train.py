@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from galaxy_mlflow import schema
-from galaxy_mlflow.augment import augment, centre, normalise
+from galaxy_mlflow.augment import augment, centre, to_network
 from galaxy_mlflow.checkpoints import State, random_state, restore_random_state
 from galaxy_mlflow.energy import EnergyMeter, ProcessorMeter, used_between
 from galaxy_mlflow.errors import CheckpointError, DivergedError
@@ -234,11 +234,10 @@ class Trainer:
         job, crop = self.job, self.job.study.data.crop
         pixels = torch.from_numpy(job.data.batch(rows)).to(job.device)
         if stream is None:
-            images = centre(pixels, crop)
+            views = centre(pixels, crop)
         else:
-            images = augment(pixels, job.study.augmentation, crop, stream)
-        if job.settings.normalize:
-            images = normalise(images)
+            views = augment(pixels, job.study.augmentation, crop, stream)
+        images = to_network(views, normalise=job.settings.normalize)
         return images, self._labels[torch.from_numpy(rows).to(job.device)]
 
     def _forward(self, images: Tensor) -> Tensor:
