@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -54,12 +55,27 @@ class Points:
         attempts at a run that each had a request for the same epoch under way may have logged it
         twice. Of equal timestamps the largest value counts, and any number before a nan.
         """
-        rank = (self.value, ~np.isnan(self.value), self.timestamp)
-        order = np.lexsort((*rank, self.step, self.run, self.metric))
-        keys = [column[order] for column in (self.metric, self.run, self.step)]
-        last = np.ones(len(order), dtype=bool)
-        last[:-1] = np.any([key[1:] != key[:-1] for key in keys], axis=0)
-        return self._at(order[last])
+        order = self._order(self.metric, self.run, self.step)
+        last = self._is_last(order)
+        if last.all():
+            return self._at(order)
+        rank = (self.timestamp, ~np.isnan(self.value), self.value)
+        order = self._order(self.metric, self.run, self.step, *rank)
+        return self._at(order[self._is_last(order)])
+
+    @staticmethod
+    def _order(*columns: NDArray[Any]) -> NDArray[np.intp]:
+        """Return the order by several columns, the first one first."""
+        return np.lexsort(columns[::-1])
+
+    def _is_last(self, order: NDArray[np.intp]) -> NDArray[np.bool_]:
+        """Whether each point, in this order, is the last of its metric, run and step."""
+        last = np.zeros(len(order), dtype=bool)
+        for column in (self.metric, self.run, self.step):
+            sorted_column = column[order]
+            last[:-1] |= sorted_column[1:] != sorted_column[:-1]
+        last[-1:] = True
+        return last
 
     def _at(self, where: NDArray[np.intp]) -> Points:
         return Points(

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-import scipy.stats
+import scipy
 from numpy.typing import ArrayLike
 
 from analysis.stats.corrected import split_ratio

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import scipy.stats
+import scipy
 
 from analysis.stats.inputs import whole
 from analysis.stats.paired import sign_test_counts

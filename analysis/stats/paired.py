@@ -11,7 +11,7 @@ import math
 from typing import Any, Literal
 
 import numpy as np
-import scipy.stats
+import scipy
 from numpy.typing import ArrayLike
 
 from analysis.stats.inputs import (

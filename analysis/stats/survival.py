@@ -9,7 +9,6 @@ from typing import Any
 
 import numpy as np
 import scipy
-import scipy.stats
 from numpy.typing import ArrayLike, NDArray
 
 from analysis.stats.inputs import Floats, real, sample
