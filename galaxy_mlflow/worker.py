@@ -14,7 +14,7 @@ import torch
 
 from galaxy_mlflow import schema
 from galaxy_mlflow.cache import GalaxyData
-from galaxy_mlflow.checkpoints import BEST, LAST, POINTER, CheckpointFolder
+from galaxy_mlflow.checkpoints import CheckpointFolder
 from galaxy_mlflow.claims import owner_tag, place
 from galaxy_mlflow.config import Study
 from galaxy_mlflow.errors import (
@@ -28,13 +28,14 @@ from galaxy_mlflow.errors import (
 )
 from galaxy_mlflow.home import Home
 from galaxy_mlflow.job import TrainingJob
+from galaxy_mlflow.keeper import CheckpointKeeper
 from galaxy_mlflow.machine import hardware, software
 from galaxy_mlflow.resume import Resumption
 from galaxy_mlflow.run_files import write_run_files
 from galaxy_mlflow.schema import JobId
 from galaxy_mlflow.sinks import MlflowSink
 from galaxy_mlflow.splits import Split
-from galaxy_mlflow.spool import Kind, RunStart, Spool
+from galaxy_mlflow.spool import RunStart, Spool
 from galaxy_mlflow.study_note import page_tags
 from galaxy_mlflow.tracking import MlflowStore
 from galaxy_mlflow.train import EpochRecord, Trainer, make_deterministic
@@ -157,6 +158,7 @@ class _Worker:
         )
         self.trainer = Trainer(job)
         self.sink = MlflowSink(spool, self.store, self._start(), retry_failed=spec.retry_failed)
+        self.keeper = CheckpointKeeper(self.folder, spool, self.sink, spec.study.checkpoints)
         self.told_away = False
 
     def run(self) -> JobResult:
@@ -164,9 +166,12 @@ class _Worker:
             self.sink.begin()
             return self._end_of_run()
         except BaseException:  # its threads must not show signs of life of a run nobody trains
+            self.keeper.close()
             with suppress(GalaxyError):
                 self.sink.close(patience=5)
             raise
+        finally:
+            self.keeper.close()
 
     def _end_of_run(self) -> JobResult:
         if self.sink.finished_elsewhere:
@@ -207,32 +212,9 @@ class _Worker:
 
     def _keep(self, record: EpochRecord) -> None:
         """Record an epoch; the checkpoint comes last, so that a killed run repeats at most it."""
+        self.keeper.wait()
         self.sink.log_epoch(record.epoch, record.metrics, record.timestamp_ms)
-        state, rules = self.trainer.state(), self.spec.study.checkpoints
-        if record.selected and rules.policy == "best":
-            self.folder.save_best(state)
-        if rules.every is not None and (record.epoch + 1) % rules.every == 0:
-            name = f"epoch-{record.epoch:04d}.safetensors"
-            weights = self.folder.save_weights(state, name)
-            self.sink.log_artifact(weights, f"{schema.CHECKPOINTS}/{name}")
-            weights.unlink()
-        self.folder.save(state)
-        self.folder.best(self.trainer.progress.selected_epoch)
-        if (record.epoch + 1) % rules.upload_every == 0:
-            self._upload_checkpoints()
-
-    def _upload_checkpoints(self) -> None:
-        waiting = self.spool.pending(Kind.ARTIFACT)
-        path = f"{schema.CHECKPOINTS}/{LAST}"
-        arrived = all(event.artifact_path != path for event in waiting)
-        file, pointer = self.folder.for_server(arrived=arrived)
-        self._log_file(pointer, POINTER)  # first: it knows the state that it replaces too
-        self._log_file(file, LAST)
-        if self.spec.study.checkpoints.policy == "best":
-            self._log_file(self.folder.best(self.trainer.progress.selected_epoch), BEST)
-
-    def _log_file(self, file: Path, name: str) -> None:
-        self.sink.log_artifact(file, f"{schema.CHECKPOINTS}/{name}", self.trainer.epoch)
+        self.keeper.keep(self.trainer.state())
 
     def _tell_of_server(self) -> None:
         """Say once that the server went away, and once that it is back."""
@@ -252,7 +234,8 @@ class _Worker:
 
     def _finish(self) -> None:
         """Leave every artifact and the summary; `finished` goes last."""
-        self._upload_checkpoints()
+        self.keeper.wait()
+        self.keeper.upload(self.trainer.epoch, self.trainer.progress.selected_epoch)
         drafts = self.spool.folder / "drafts"
         for path, file in write_run_files(self.trainer, drafts, self._say).items():
             self.sink.log_artifact(file, path)
@@ -261,6 +244,7 @@ class _Worker:
         self.sink.end(schema.FINISHED, self.trainer.summary(), {})
 
     def _fail(self, reason: str) -> JobResult:
+        self.keeper.close()
         self.sink.end(schema.FAILED, {}, {schema.REASON: reason[:5000]})
         return self._arrive(schema.FAILED, reason)
 

@@ -1,0 +1,93 @@
+"""A run's checkpoints, written and passed on while the next epoch is trained."""
+
+from __future__ import annotations
+
+import copy
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from torch import Tensor
+
+from galaxy_mlflow import schema
+from galaxy_mlflow.checkpoints import BEST, LAST, POINTER, CheckpointFolder, State
+from galaxy_mlflow.config import CheckpointSettings
+from galaxy_mlflow.sinks import MlflowSink
+from galaxy_mlflow.spool import Kind, Spool
+
+
+@dataclass
+class CheckpointKeeper:
+    """Keeps one state at a time, in a thread of its own.
+
+    Whoever trains waits for it before the next epoch is put on record, so that a process that is
+    killed repeats at most one recorded epoch.
+    """
+
+    folder: CheckpointFolder
+    spool: Spool
+    sink: MlflowSink
+    rules: CheckpointSettings
+    _thread: ThreadPoolExecutor = field(init=False)
+    _work: Future[None] | None = field(init=False, default=None)
+
+    def __post_init__(self) -> None:
+        self._thread = ThreadPoolExecutor(1, "checkpoints")
+
+    def keep(self, state: State) -> None:
+        """Begin to write a state; returns when there is a copy of it, and training may go on."""
+        self.wait()
+        self._work = self._thread.submit(self._keep, _copy(state))
+
+    def wait(self) -> None:
+        """Return when the state given last is written, and handed on where it is its turn.
+
+        Raises
+        ------
+        OSError
+            It could not be written.
+        """
+        work, self._work = self._work, None
+        if work is not None:
+            work.result()
+
+    def close(self) -> None:
+        """Leave nothing at work; what went wrong is not told."""
+        self._thread.shutdown(wait=True)
+
+    def upload(self, epoch: int, selected: int) -> None:
+        """Hand the last state and the weights of the selected epoch on to the server."""
+        waiting = self.spool.pending(Kind.ARTIFACT)
+        path = f"{schema.CHECKPOINTS}/{LAST}"
+        arrived = all(event.artifact_path != path for event in waiting)
+        file, pointer = self.folder.for_server(arrived=arrived)
+        self._log(pointer, POINTER, epoch)  # first: it knows the state that it replaces too
+        self._log(file, LAST, epoch)
+        if self.rules.policy == "best":
+            self._log(self.folder.best(selected), BEST, epoch)
+
+    def _keep(self, state: State) -> None:
+        epoch, selected = int(state["epoch"]), int(state["progress"]["selected_epoch"])
+        if epoch == selected and self.rules.policy == "best":
+            self.folder.save_best(state)
+        if self.rules.every is not None and (epoch + 1) % self.rules.every == 0:
+            name = f"epoch-{epoch:04d}.safetensors"
+            weights = self.folder.save_weights(state, name)
+            self._log(weights, name)
+            weights.unlink()
+        self.folder.save(state)
+        self.folder.best(selected)
+        if (epoch + 1) % self.rules.upload_every == 0:
+            self.upload(epoch, selected)
+
+    def _log(self, file: Path, name: str, epoch: int = -1) -> None:
+        self.sink.log_artifact(file, f"{schema.CHECKPOINTS}/{name}", epoch)
+
+
+def _copy(value: State) -> State:
+    """Return a state that training does not change any more, its tensors in main memory."""
+    if isinstance(value, Tensor):
+        return value.detach().to("cpu", copy=True)
+    if isinstance(value, dict):
+        return {key: _copy(each) for key, each in value.items()}
+    return copy.deepcopy(value)
