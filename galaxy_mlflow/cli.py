@@ -11,7 +11,15 @@ from typing import TYPE_CHECKING, Annotated, NoReturn
 
 import typer
 
-from galaxy_mlflow import cli_accounts, cli_data, cli_machine, cli_runs, cli_status, cli_storage
+from galaxy_mlflow import (
+    cli_accounts,
+    cli_checkpoint,
+    cli_data,
+    cli_machine,
+    cli_runs,
+    cli_status,
+    cli_storage,
+)
 from galaxy_mlflow.errors import ConfigError, GalaxyError, ServerError, did_you_mean
 from galaxy_mlflow.options import (
     FORMATS,
@@ -46,6 +54,7 @@ app = typer.Typer(
 )
 app.add_typer(cli_data.app, name="data")
 app.add_typer(cli_accounts.app, name="user")
+app.add_typer(cli_checkpoint.app, name="checkpoint")
 for command in (cli_runs.run, cli_runs.plan, cli_status.status, cli_runs.sync):
     app.command()(command)
 for command in (cli_machine.server, cli_machine.doctor, cli_storage.storage):

@@ -12,6 +12,9 @@ from torch import Tensor
 from galaxy_mlflow import schema
 from galaxy_mlflow.checkpoints import BEST, LAST, POINTER, CheckpointFolder, State
 from galaxy_mlflow.config import CheckpointSettings
+from galaxy_mlflow.files import write_bytes
+from galaxy_mlflow.kept import KEY_EVERY, packed_name
+from galaxy_mlflow.packing import Frame, pack
 from galaxy_mlflow.sinks import MlflowSink
 from galaxy_mlflow.spool import Kind, Spool
 
@@ -30,6 +33,8 @@ class CheckpointKeeper:
     rules: CheckpointSettings
     _thread: ThreadPoolExecutor = field(init=False)
     _work: Future[None] | None = field(init=False, default=None)
+    _frame: Frame | None = field(init=False, default=None)  # the weights kept last, for good
+    _kept: int = field(init=False, default=0)
 
     def __post_init__(self) -> None:
         self._thread = ThreadPoolExecutor(1, "checkpoints")
@@ -71,14 +76,21 @@ class CheckpointKeeper:
         if epoch == selected and self.rules.policy == "best":
             self.folder.save_best(state)
         if self.rules.every is not None and (epoch + 1) % self.rules.every == 0:
-            name = f"epoch-{epoch:04d}.safetensors"
-            weights = self.folder.save_weights(state, name)
-            self._log(weights, name)
-            weights.unlink()
+            self._keep_for_good(state, epoch)
         self.folder.save(state)
         self.folder.best(selected)
         if (epoch + 1) % self.rules.upload_every == 0:
             self.upload(epoch, selected)
+
+    def _keep_for_good(self, state: State, epoch: int) -> None:
+        """Pack the weights, told apart from those kept before; the first ones here are whole."""
+        frame = Frame.of({name: tensor.numpy() for name, tensor in state["model"].items()})
+        before = self._frame if self._kept % KEY_EVERY else None
+        file = self.folder.path / packed_name(epoch)
+        write_bytes(file, pack(frame, before))
+        self._log(file, file.name)
+        file.unlink()
+        self._frame, self._kept = frame, self._kept + 1
 
     def _log(self, file: Path, name: str, epoch: int = -1) -> None:
         self.sink.log_artifact(file, f"{schema.CHECKPOINTS}/{name}", epoch)

@@ -87,6 +87,11 @@ class Reader(ABC):
             folder.mkdir(parents=True, exist_ok=True)
             return Path(client.download_artifacts(run_id, artifact_path, str(folder)))
 
+    def artifacts(self, run_id: str, folder: str) -> list[str]:
+        """Return the paths of a run's artifacts in a folder."""
+        with self._talking() as client:
+            return [str(item.path) for item in client.list_artifacts(run_id, folder)]
+
     def fetch_checkpoint(self, run_id: str, folder: Path) -> tuple[Path, str] | None:
         """Download the last checkpoint; return its file and recorded sha256.
 

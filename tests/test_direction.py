@@ -15,19 +15,19 @@ PACKAGE = tuple(
     """
     errors files processes schema config study_file metrics splits morphology simulate fractals
     pictures listings nair_abraham catalog blocks image_store cache contact_sheet augment models
-    pretrain checkpoints energy job optimize train run_figures run_files
-    home arm_view study_page study_note spool runs claims status reading uploads server_errors
-    tracking courier resume tidy sinks plan prepare estimate machine keeper worker resources dispatch
-    engine ray_parcel ray_mail ray_job ray_log ray_cluster ray_pipe ray_need ray_driver ray_crew
-    display delivery runner doctor master_record options cli_data cli_runs cli_status cli_machine
-    cli_accounts cli_storage cli
+    pretrain checkpoints energy job optimize train run_figures run_files home arm_view
+    study_page study_note spool runs claims status reading uploads server_errors tracking
+    packing kept courier resume tidy sinks plan prepare estimate machine keeper worker resources
+    dispatch engine ray_parcel ray_mail ray_job ray_log ray_cluster ray_pipe ray_need ray_driver
+    ray_crew display delivery runner doctor master_record options cli_data cli_runs cli_status
+    cli_machine cli_accounts cli_storage cli_checkpoint cli
     """.split()
 )
 ANALYSIS = tuple(
     """
-    stats points export study arrow_rows database exported asking query pairs curves matrices classes
-    predictions times wording sheet prose findings compare tables facts figures gallery paper
-    contents markup page report
+    stats points export study arrow_rows database exported asking query pairs curves matrices
+    classes predictions times wording sheet prose findings compare tables facts figures gallery
+    paper contents markup page report
     """.split()
 )
 PARTS = ("stats", "figures", "gallery", "paper")
