@@ -34,10 +34,12 @@ from torchvision.models import get_model
 from torchvision.transforms import v2
 
 from galaxy_mlflow.config import Study
+from galaxy_mlflow.feed import Feed
 from galaxy_mlflow.home import Home
 from galaxy_mlflow.job import TrainingJob
 from galaxy_mlflow.prepare import Splits, prepare_data, split_rule
 from galaxy_mlflow.processes import available_cores
+from galaxy_mlflow.splits import Indices
 from galaxy_mlflow.study_file import load_study_file
 from galaxy_mlflow.train import Trainer, make_deterministic
 
@@ -137,24 +139,26 @@ class Unmeasured(Trainer):
         return time.perf_counter() - start
 
 
-class InMemory(Unmeasured):
-    """The same steps on one batch that is ready."""
+class Ready(Feed):
+    """One batch that is in memory, each time."""
 
-    def _load(self, rows: object, stream: object) -> tuple[Tensor, Tensor]:
-        return self.ready
+    def __init__(self, job: TrainingJob, batch: tuple[Tensor, Tensor]) -> None:
+        super().__init__(job)
+        self._ready = batch
 
-    def keep(self, batch: tuple[Tensor, Tensor]) -> None:
-        """Take the batch."""
-        self.ready = batch
+    def batch(self, rows: Indices, stream: torch.Generator | None) -> tuple[Tensor, Tensor]:
+        """Return it."""
+        return self._ready
 
 
-def trainers(folder: Path, study: Study, device: str) -> tuple[Unmeasured, InMemory]:
+def trainers(folder: Path, study: Study, device: str) -> tuple[Unmeasured, Unmeasured]:
     """Return the product's trainer, and one that has its batch in memory."""
     data = prepare_data(study, Home(folder / "home"))
     split = Splits(split_rule(study, data.labels.size), data.labels, [0])[0]
     job = TrainingJob(study, "ours", split, data, device=device)
-    ours, limit = Unmeasured(job), InMemory(job)
-    limit.keep(ours._load(split.train[:BATCH], torch.Generator().manual_seed(0)))
+    ours, limit = Unmeasured(job), Unmeasured(job)
+    ready = ours.feed.batch(split.train[:BATCH], torch.Generator().manual_seed(0))
+    limit.feed = Ready(job, ready)
     return ours, limit
 
 

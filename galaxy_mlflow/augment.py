@@ -82,7 +82,9 @@ def centre(images: Tensor, crop: int) -> Tensor:
     return images[:, start : start + crop, start : start + crop]
 
 
-def to_network(views: Tensor, *, normalise: bool = False) -> Tensor:
+def to_network(
+    views: Tensor, *, normalise: bool = False, dtype: torch.dtype = torch.float32
+) -> Tensor:
     """Return uint8 views as a network takes them.
 
     Parameters
@@ -90,24 +92,32 @@ def to_network(views: Tensor, *, normalise: bool = False) -> Tensor:
     views : Tensor, uint8, shape (n, height, width, 3)
     normalise : bool
         Subtract ImageNet's mean and divide by its deviation.
+    dtype : float32 or bfloat16
+        Each level is rounded to it.
 
     Returns
     -------
-    Tensor, float32, shape (n, 3, height, width)
+    Tensor, `dtype`, shape (n, 3, height, width)
         In [0, 1] unless normalised, in channels-last memory format, on the device of `views`.
     """
-    table = _levels(normalise=normalise)
-    if views.device.type != "cpu":
-        scale, zero = (table[1] - table[0]).to(views.device), table[0].to(views.device)
-        return (views * scale + zero).permute(0, 3, 1, 2)
-    floats = np.empty(views.shape, dtype=np.float32)
-    pixels, levels = views.numpy(), table.numpy()[None]
+    levels = _levels(normalise=normalise)
+    if views.device.type == "cpu":
+        return _look_up(views, levels.to(dtype)).permute(0, 3, 1, 2)
+    scale, zero = (levels[1] - levels[0]).to(views.device), levels[0].to(views.device)
+    return (views * scale + zero).to(dtype).permute(0, 3, 1, 2)
+
+
+def _look_up(views: Tensor, levels: Tensor) -> Tensor:
+    """Return the level of each pixel; OpenCV has no bfloat16 and moves its bits as integers."""
+    bits = torch.float32 if levels.dtype == torch.float32 else torch.int16
+    found = torch.empty(views.shape, dtype=bits)
+    pixels, table, out = views.numpy(), levels.view(bits).numpy()[None], found.numpy()
 
     def look_up(image: int) -> None:
-        cv2.LUT(pixels[image], levels, dst=floats[image])
+        cv2.LUT(pixels[image], table, dst=out[image])
 
     _for_each(len(pixels), look_up)
-    return torch.from_numpy(floats).permute(0, 3, 1, 2)
+    return found.view(levels.dtype)
 
 
 def normalise(images: Tensor) -> Tensor:

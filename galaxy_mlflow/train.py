@@ -20,10 +20,10 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from galaxy_mlflow import schema
-from galaxy_mlflow.augment import augment, centre, to_network
 from galaxy_mlflow.checkpoints import State, random_state, restore_random_state
 from galaxy_mlflow.energy import EnergyMeter, ProcessorMeter, used_between
 from galaxy_mlflow.errors import CheckpointError, DivergedError
+from galaxy_mlflow.feed import Feed
 from galaxy_mlflow.job import Purpose, TrainingJob, batches
 from galaxy_mlflow.metrics import (
     confusion_matrix,
@@ -33,6 +33,7 @@ from galaxy_mlflow.metrics import (
 from galaxy_mlflow.models import build_model, set_training, weights_digest
 from galaxy_mlflow.optimize import learning_rate_at, make_optimizer
 from galaxy_mlflow.splits import Indices
+from galaxy_mlflow.stem import fold_stem
 
 EVALUATION_BATCH = 256
 _CURVES = [f"{part}_{what}" for part in ("train", "val", "test") for what in ("loss", "accuracy")]
@@ -100,10 +101,12 @@ class Trainer:
         seed = job.seed(Purpose.WEIGHTS)
         model = build_model(arm, len(job.data.classes), crop, seed, job.weights_file)
         self.init_hash = weights_digest(model)
+        if arm.precision == "bf16" and job.device == "cpu":
+            fold_stem(model)
         layout = torch.channels_last if arm.channels_last else torch.contiguous_format
         self.model: nn.Module = model.to(job.device).to(memory_format=layout)
         self.optimizer = make_optimizer(arm, self.model)
-        self._labels = torch.from_numpy(job.data.labels).to(job.device)
+        self.feed = Feed(job)
 
     def epochs(self) -> Iterator[EpochRecord]:
         """Train the epochs that are left; yield a record after each.
@@ -203,7 +206,7 @@ class Trainer:
         loss_sum = torch.zeros((), dtype=torch.float64, device=self.job.device)
         hits = torch.zeros((), dtype=torch.int64, device=self.job.device)
         for rows in batches(self.job.split.train[order.numpy()], self.job.settings.batch_size):
-            images, labels = self._load(rows, stream)
+            images, labels = self.feed.batch(rows, stream)
             logits = self._forward(images)
             loss = nn.functional.cross_entropy(logits, labels)
             self.optimizer.zero_grad(set_to_none=True)
@@ -220,25 +223,14 @@ class Trainer:
         self.model.eval()
         logits = torch.cat(
             [
-                self._forward(self._load(rows, stream)[0])
+                self._forward(self.feed.batch(rows, stream)[0])
                 for rows in np.array_split(part, math.ceil(part.size / EVALUATION_BATCH))
             ]
         ).double()
-        labels = self._labels[torch.from_numpy(part).to(self.job.device)]
+        labels = self.feed.labels(part)
         loss = float(nn.functional.cross_entropy(logits, labels))
         hits = int((logits.argmax(1) == labels).sum())
         return Scores(loss, hits / part.size, logits.softmax(1).float().cpu())
-
-    def _load(self, rows: Indices, stream: torch.Generator | None) -> tuple[Tensor, Tensor]:
-        """Return images ready for the network, and their class numbers."""
-        job, crop = self.job, self.job.study.data.crop
-        pixels = torch.from_numpy(job.data.batch(rows)).to(job.device)
-        if stream is None:
-            views = centre(pixels, crop)
-        else:
-            views = augment(pixels, job.study.augmentation, crop, stream)
-        images = to_network(views, normalise=job.settings.normalize)
-        return images, self._labels[torch.from_numpy(rows).to(job.device)]
 
     def _forward(self, images: Tensor) -> Tensor:
         """Return logits as float32."""
