@@ -34,6 +34,10 @@ KNOWN_SCHEMAS: Mapping[str, str] = {"dc11669786a5": "3.17", "f4a9b2c7d1e6": "3.1
 """Alembic versions of MLflow's database whose tables are the ones read here, and their MLflow."""
 
 RUNS_A_QUERY = 500
+FEW_METRICS = 4
+"""So many are looked up; of more, a run's whole record is read."""
+MOST = 3
+"""Where a study has one of so many runs of the database, all of the table is read in its order."""
 BUSY_SECONDS = 5
 """How long another process may hold a SQLite database before it counts as locked."""
 
@@ -96,9 +100,23 @@ class Database:
     def metrics(self, runs: pd.DataFrame, names: Sequence[str]) -> pd.DataFrame:
         """Return every epoch of some metrics, as `points.metric_frame` does."""
         ids, keys = list(runs["run_id"]), list(names)
-        parts = [ids[i : i + RUNS_A_QUERY] for i in range(0, len(ids), RUNS_A_QUERY)]
-        found = self._batches([_metrics_query(part, keys) for part in parts])
+        found = self._batches(self._metrics_queries(ids, keys))
         return metric_frame(runs, names, Points.joined(_arrays(b, keys, ids) for b in found))
+
+    def _metrics_queries(self, ids: Sequence[str], keys: Sequence[str]) -> list[Select[Any]]:
+        """Ask for all that is wanted; for more, to be dropped here, where that is faster."""
+        parts = [ids[i : i + RUNS_A_QUERY] for i in range(0, len(ids), RUNS_A_QUERY)]
+        if len(keys) <= FEW_METRICS:
+            return [_metrics_query(part, keys) for part in parts]
+        if len(ids) * MOST >= self._run_count():
+            return [_metrics_query()]
+        return [_metrics_query(part) for part in parts]
+
+    def _run_count(self) -> int:
+        from sqlalchemy import func, select
+
+        with self._reading() as connection:
+            return int(connection.scalar(select(func.count()).select_from(_table("runs"))) or 0)
 
     def _batches(self, queries: Sequence[Select[Any]]) -> Iterator[RecordBatch]:
         """Yield answers in Arrow's columns."""
@@ -275,22 +293,29 @@ def _by_run(rows: Iterable[Sequence[Any]]) -> dict[str, dict[str, Any]]:
     return found
 
 
-def _metrics_query(runs: Sequence[str], names: Sequence[str]) -> Select[Any]:
+def _metrics_query(runs: Sequence[str] = (), names: Sequence[str] = ()) -> Select[Any]:
+    """Ask for values, of some runs and metrics where any are named."""
     metrics = _table("metrics")
-    return _select(metrics, "key", "run_uuid", "step", "timestamp", "value", "is_nan").where(
-        metrics.c.run_uuid.in_(runs), metrics.c.key.in_(names)
-    )
+    query = _select(metrics, "key", "run_uuid", "step", "timestamp", "value", "is_nan")
+    for column, wanted in ((metrics.c.run_uuid, runs), (metrics.c.key, names)):
+        query = query.where(column.in_(wanted)) if wanted else query
+    return query
 
 
 def _arrays(batch: RecordBatch, names: Sequence[str], runs: Sequence[str]) -> Points:
-    """Return rows of `_metrics_query`, counted by their places in the lists asked for."""
+    """Return those rows that are asked for, counted by their places in the lists."""
     import pyarrow as pa
     import pyarrow.compute as pc
 
+    metric = pc.index_in(batch["key"], pa.array(names, pa.string()))
+    run = pc.index_in(batch["run_uuid"], pa.array(runs, pa.string()))
+    wanted = pc.and_(metric.is_valid(), run.is_valid())
+    if not pc.all(wanted).as_py():
+        batch, metric, run = (each.filter(wanted) for each in (batch, metric, run))
     is_nan = batch["is_nan"].cast(pa.bool_()).to_numpy(zero_copy_only=False)
     return Points.of(
-        pc.index_in(batch["key"], pa.array(names, pa.string())).to_numpy(),
-        pc.index_in(batch["run_uuid"], pa.array(runs, pa.string())).to_numpy(),
+        metric.to_numpy(),
+        run.to_numpy(),
         batch["step"].to_numpy(),
         batch["timestamp"].to_numpy(),
         np.where(is_nan, np.nan, batch["value"].to_numpy()),

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -14,6 +13,9 @@ from galaxy_mlflow import schema
 
 INFINITY = 1.797e308
 """MLflow stores an infinity as the largest float64; nothing else reaches this far."""
+
+_STEPS = 2**24
+"""Steps beyond these are counted first, so that a number fits 64 bits; no epoch is that far."""
 
 
 @dataclass(frozen=True)
@@ -55,27 +57,22 @@ class Points:
         attempts at a run that each had a request for the same epoch under way may have logged it
         twice. Of equal timestamps the largest value counts, and any number before a nan.
         """
-        order = self._order(self.metric, self.run, self.step)
-        last = self._is_last(order)
-        if last.all():
-            return self._at(order)
-        rank = (self.timestamp, ~np.isnan(self.value), self.value)
-        order = self._order(self.metric, self.run, self.step, *rank)
-        return self._at(order[self._is_last(order)])
+        cell = self._cells()
+        order = np.argsort(cell, kind="stable")
+        if not _is_last(cell[order]).all():
+            order = np.lexsort((self.value, ~np.isnan(self.value), self.timestamp, cell))
+            order = order[_is_last(cell[order])]
+        return self._at(order)
 
-    @staticmethod
-    def _order(*columns: NDArray[Any]) -> NDArray[np.intp]:
-        """Return the order by several columns, the first one first."""
-        return np.lexsort(columns[::-1])
-
-    def _is_last(self, order: NDArray[np.intp]) -> NDArray[np.bool_]:
-        """Whether each point, in this order, is the last of its metric, run and step."""
-        last = np.zeros(len(order), dtype=bool)
-        for column in (self.metric, self.run, self.step):
-            sorted_column = column[order]
-            last[:-1] |= sorted_column[1:] != sorted_column[:-1]
-        last[-1:] = True
-        return last
+    def _cells(self) -> NDArray[np.int64]:
+        """Return one number for each (metric, run, step), in their order."""
+        step = self.step - self.step.min(initial=0)
+        if step.max(initial=0) >= _STEPS or step.min(initial=0) < 0:
+            step = np.unique(self.step, return_inverse=True)[1].astype(np.int64)
+        runs = int(self.run.max(initial=0)) + 1
+        steps = np.int64(step.max(initial=0) + 1)
+        cells: NDArray[np.int64] = (self.metric * np.int64(runs) + self.run) * steps + step
+        return cells
 
     def _at(self, where: NDArray[np.intp]) -> Points:
         return Points(
@@ -85,6 +82,11 @@ class Points:
             self.timestamp[where],
             self.value[where],
         )
+
+
+def _is_last(cell: NDArray[np.int64]) -> NDArray[np.bool_]:
+    """Whether each of some sorted numbers is the last of its kind."""
+    return np.append(cell[1:] != cell[:-1], True)[: len(cell)]
 
 
 def metric_frame(runs: pd.DataFrame, metrics: Sequence[str], points: Points) -> pd.DataFrame:
