@@ -22,7 +22,7 @@ from torch import Tensor, nn
 from galaxy_mlflow import schema
 from galaxy_mlflow.augment import augment, centre, to_network
 from galaxy_mlflow.checkpoints import State, random_state, restore_random_state
-from galaxy_mlflow.energy import EnergyMeter, ProcessorMeter, used_between
+from galaxy_mlflow.energy import EnergyMeter, EpochEnergy, meter_of, whole_sum
 from galaxy_mlflow.errors import CheckpointError, DivergedError
 from galaxy_mlflow.job import Purpose, TrainingJob, batches
 from galaxy_mlflow.metrics import (
@@ -62,7 +62,8 @@ class Progress:
     peak_epoch: int = -1
     last_accuracy: float = 0.0
     seconds: float = 0.0
-    joules: float | None = None
+    joules: float | None = 0.0  # None for good once an epoch could not be measured
+    energy_source: str = ""
     confusion: list[list[list[int]]] = field(default_factory=list)  # one matrix an epoch
     curves: dict[str, list[float]] = field(default_factory=dict)  # losses, accuracies: one an epoch
 
@@ -82,7 +83,7 @@ class Trainer:
     Parameters
     ----------
     job : what to train
-    meter : counter of joules, read once an epoch
+    meter : counter of joules; None means that of the job's device, where there is one
 
     Raises
     ------
@@ -94,7 +95,8 @@ class Trainer:
         self.job = job
         self.progress = Progress()
         self.epoch = -1
-        self._meter = meter or ProcessorMeter()
+        self._energy = EpochEnergy(meter or meter_of(job.device))
+        self.progress.energy_source = self._energy.source
         _seed_globally(job.seed(Purpose.GLOBAL))
         arm, crop = job.settings, job.study.data.crop
         seed = job.seed(Purpose.WEIGHTS)
@@ -145,6 +147,7 @@ class Trainer:
         self.model.load_state_dict(state["model"])
         self.optimizer.load_state_dict(state["optimizer"])
         self.progress = Progress(**state["progress"])
+        self._keep_to_one_meter()
         self.init_hash = state["init_hash"]
         self.epoch = int(state["epoch"])
         restore_random_state(state["random"])
@@ -167,8 +170,14 @@ class Trainer:
             values[schema.TOTAL_ENERGY] = found.joules
         return {name: float(value) for name, value in values.items()}
 
+    def _keep_to_one_meter(self) -> None:
+        """Stop measuring where the run began with another meter: a sum of both means nothing."""
+        if self._energy.source != self.progress.energy_source:
+            self._energy = EpochEnergy(None)
+
     def _run_epoch(self, epoch: int) -> EpochRecord:
-        started, joules = time.perf_counter(), self._meter.joules()
+        started = time.perf_counter()
+        self._energy.begin()
         rate = learning_rate_at(self.job.settings, epoch)
         for group in self.optimizer.param_groups:
             group["lr"] = rate
@@ -181,7 +190,7 @@ class Trainer:
         metrics[schema.LEARNING_RATE] = rate
         metrics[schema.IMAGES_PER_SECOND] = self.job.split.train.size / (trained - started)
         metrics[schema.EPOCH_SECONDS] = time.perf_counter() - started
-        energy = used_between(joules, self._meter.joules())
+        energy = self._energy.end()
         if energy is not None:
             metrics[schema.ENERGY_JOULES] = energy
         self.epoch = epoch
@@ -231,6 +240,7 @@ class Trainer:
 
     def _load(self, rows: Indices, stream: torch.Generator | None) -> tuple[Tensor, Tensor]:
         """Return images ready for the network, and their class numbers."""
+        self._energy.look()
         job, crop = self.job, self.job.study.data.crop
         pixels = torch.from_numpy(job.data.batch(rows)).to(job.device)
         if stream is None:
@@ -269,8 +279,7 @@ class Trainer:
         """Remember peak and selection; say whether this epoch is now the selected one."""
         found, accuracy = self.progress, test.accuracy
         found.seconds += metrics[schema.EPOCH_SECONDS]
-        if schema.ENERGY_JOULES in metrics:
-            found.joules = (found.joules or 0.0) + metrics[schema.ENERGY_JOULES]
+        found.joules = whole_sum([found.joules, metrics.get(schema.ENERGY_JOULES)])
         found.last_accuracy = accuracy
         for name in filter(metrics.__contains__, _CURVES):
             found.curves.setdefault(name, []).append(metrics[name])
