@@ -45,7 +45,7 @@ class ProcessorMeter:
 
     source: ClassVar[str] = "RAPL package"
 
-    def __init__(self, root: Path = POWERCAP) -> None:
+    def __init__(self, root: Path) -> None:
         self._root = root
         self._counts: dict[Path, int] = {}
         self._total = 0
@@ -122,8 +122,8 @@ def meter_of(device: str) -> EnergyMeter | None:
     """
     kind = torch.device(device).type
     if kind == "cuda":
-        return readable_sum(GpuMeter(_uuid(device)), ProcessorMeter())
-    return readable_sum(ProcessorMeter()) if kind == "cpu" else None
+        return readable_sum(GpuMeter(_uuid(device)), ProcessorMeter(POWERCAP))
+    return readable_sum(ProcessorMeter(POWERCAP)) if kind == "cpu" else None
 
 
 def readable_sum(first: EnergyMeter, *others: EnergyMeter) -> EnergyMeter | None:

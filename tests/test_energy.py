@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from powercap import RANGE, write_zone
 from small_study import job_of, load
 
 from galaxy_mlflow import energy, schema
@@ -18,19 +19,6 @@ from galaxy_mlflow.energy import (
     readable_sum,
 )
 from galaxy_mlflow.train import Trainer, make_deterministic
-
-RANGE = 262_143_328_850
-"""What a package's counter holds, in microjoules, on most of Intel's processors."""
-
-
-def write_zone(root: Path, name: str, count: int, label: str = "package-0") -> Path:
-    """Write one zone of Linux's powercap; return the file of its counter."""
-    zone = root / name
-    zone.mkdir(parents=True, exist_ok=True)
-    (zone / "name").write_text(f"{label}\n")
-    (zone / "max_energy_range_uj").write_text(f"{RANGE}\n")
-    (zone / "energy_uj").write_text(f"{count}\n")
-    return zone / "energy_uj"
 
 
 class Counter:
