@@ -19,7 +19,7 @@ from analysis.wording import PERCENT
 from galaxy_mlflow import schema
 from galaxy_mlflow.errors import AnalysisError
 
-_NOT_MEASURED = "Energy was not measured: epochs and hours stand in for it."
+_NOT_MEASURED = "Energy was not measured: epochs are only a proxy for it."
 
 
 @dataclass(frozen=True, eq=False)
