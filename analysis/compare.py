@@ -22,9 +22,9 @@ import scipy
 
 from analysis import findings, prose, sheet, stats
 from analysis.classes import absent_notes, class_table, no_classes
-from analysis.curves import EPOCH_METRICS, Reading, budgets, read_metric_name, values
+from analysis.curves import Reading, read_metric_name, require_comparable, values
 from analysis.matrices import class_matrices
-from analysis.pairs import FEWEST_PAIRS, Dropped, Pairs, match_runs, require_equal_budgets
+from analysis.pairs import FEWEST_PAIRS, Dropped, Pairs, match_runs
 from analysis.stats.inputs import Floats
 from analysis.stats.result import plain
 from analysis.study import Study
@@ -175,8 +175,7 @@ def answer(study: Study, question: Question, *, with_classes: bool = True) -> Co
     """Return what `compare` does; without its class by class part where that is not wanted."""
     reading = read_metric_name(study, question.metric or default_metric(study))
     pairs = question.pairs(study)
-    if reading.base in EPOCH_METRICS:
-        require_equal_budgets(pairs, budgets(study), reading.name)
+    require_comparable(study, pairs, reading)
     classes = _classes(study, pairs) if with_classes else _Classes(no_classes())
     table = paired_values(study, reading, pairs)
     notes = (*pairs.notes, *prose.notes(study, reading, pairs), *classes.notes)

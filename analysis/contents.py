@@ -12,6 +12,7 @@ import pandas as pd
 from analysis import findings, paper, prose, tables
 from analysis.classes import class_counts
 from analysis.compare import Comparison, Question, answer, compare_all
+from analysis.energy import Energy, energy_of
 from analysis.facts import facts_table
 from analysis.matrices import Matrices, class_matrices
 from analysis.pairs import Pairs
@@ -36,6 +37,7 @@ class Contents:
     comparison, pairs : of the first two arms, or of the two that were asked for
     all_pairs : comparisons of every two arms, where there are more than two
     times : time to accuracy at each threshold shown
+    energy : joules of both arms, or why they are not compared
     evidence : what the first n splits said
     mcnemar : one row a split; None where no run has left predictions
     matrices : confusion matrices of every pair; None where no run has left any
@@ -47,6 +49,7 @@ class Contents:
     pairs: Pairs
     all_pairs: tuple[Comparison, ...]
     times: tuple[TimeToAccuracy, ...]
+    energy: Energy
     evidence: Evidence
     mcnemar: pd.DataFrame | None = field(repr=False)
     matrices: Matrices | None = field(repr=False)
@@ -84,12 +87,14 @@ def contents(study: Study, question: Question) -> Contents:
     c, pairs = answer(study, main), main.pairs(study)
     matrices = class_matrices(study, pairs)
     x, y = (c.values[arm].to_numpy() for arm in c.arms)
+    times = _times(study, pairs)
     return Contents(
         study=study,
         comparison=c,
         pairs=pairs,
         all_pairs=compare_all(study, question) if len(arms) > 2 else (),
-        times=_times(study, pairs),
+        times=times,
+        energy=energy_of(study, pairs, [time.threshold for time in times]),
         evidence=evidence_curve(x, y, c.n_train, c.n_test),
         mcnemar=_mcnemar(study, pairs),
         matrices=matrices,
@@ -125,6 +130,8 @@ def _tables(found: Contents) -> Iterator[tuple[str, Table]]:
         yield "training", tables.print_arms(tables.arm_table(found.study, found.pairs))
     if found.times:
         yield "time-to-accuracy", tables.print_times(found.times)
+    if found.energy.uses:
+        yield "energy", tables.print_energy(found.energy)
     yield "evidence", tables.print_evidence(found.evidence, unit)
     if found.mcnemar is not None:
         yield "mcnemar", tables.print_mcnemar(found.mcnemar, c.arms)

@@ -7,13 +7,16 @@ from typing import Final, Literal
 
 import pandas as pd
 
-from analysis.pairs import Pairs
+from analysis.pairs import Pairs, common_energy_source, require_equal_budgets
 from analysis.study import Study
 from galaxy_mlflow import schema
 from galaxy_mlflow.errors import AnalysisError, did_you_mean
 
 EPOCH_METRICS: Final = (schema.PEAK_TEST_EPOCH, schema.SELECTED_EPOCH)
 """Metrics whose values are epochs: comparable at equal budgets only."""
+
+ENERGY_METRICS: Final = (schema.TOTAL_ENERGY, schema.ENERGY_JOULES)
+"""Metrics in joules: comparable where the same meter counted them."""
 
 How = Literal["summary", "peak", "last", "selected"]
 
@@ -99,6 +102,20 @@ def budgets(study: Study) -> pd.Series[int]:
         .combine_first(trained.astype("float64"))
         .astype("int64")
     )
+
+
+def require_comparable(study: Study, pairs: Pairs, reading: Reading) -> None:
+    """Refuse epochs of runs with different budgets, and energy that different meters counted.
+
+    Raises
+    ------
+    PairingError
+        As `require_equal_budgets` and `common_energy_source`.
+    """
+    if reading.base in EPOCH_METRICS:
+        require_equal_budgets(pairs, budgets(study), reading.name)
+    if reading.base in ENERGY_METRICS:
+        common_energy_source(study, pairs)
 
 
 def best_within(study: Study, metric: str, budget: int | None = None) -> pd.DataFrame:

@@ -45,7 +45,8 @@ def _cost(study: Study) -> Iterator[tuple[str, str]]:
         "computing time",
         f"{seconds.sum() / _HOUR:.2f} hours in all{part}" if known else "unknown",
     )
-    energy = f"{joules.sum() / _KILOWATT_HOUR:.3f} kWh (of {joules.notna().sum()} runs)"
+    energy = f"{joules.sum() / _KILOWATT_HOUR:.3g} kWh (of {joules.notna().sum()} runs)"
+    energy += f"; {source}" if (source := _distinct(_tag(study, schema.ENERGY_SOURCE))) else ""
     yield "energy", energy if joules.notna().any() else "not measured"
 
 

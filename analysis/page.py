@@ -93,6 +93,7 @@ def sections(found: Contents) -> Iterator[Section]:
     yield Section("Class by class", _classes(found))
     yield Section("Training", _training(found))
     yield Section("Time to accuracy", _times(found))
+    yield Section("Energy", _energy(found))
     yield Section("How many splits are enough", _evidence(found))
     yield Section("Image by image", _images(found))
     yield Section("How it was run", _facts(found))
@@ -174,6 +175,17 @@ def _times(found: Contents) -> tuple[Block, ...]:
         text += " The thresholds were chosen after the paper was read."
     pictures = _starting(found, "time-to")
     return (Block(text=text, table=found.tables["time-to-accuracy"], pictures=pictures),)
+
+
+def _energy(found: Contents) -> tuple[Block, ...]:
+    text = found.energy.note
+    if not found.energy.uses:
+        return (Block(text=text),)
+    text += (
+        " Epochs stand below, as the proxy they are. The peak and the thresholds are those within "
+        "the smallest budget: a run that is not at a threshold by then counts all it used so far."
+    )
+    return (Block(text=text, table=found.tables["energy"]),)
 
 
 def _evidence(found: Contents) -> tuple[Block, ...]:

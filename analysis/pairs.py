@@ -106,6 +106,25 @@ def require_equal_budgets(pairs: Pairs, epochs: pd.Series[int], metric: str) -> 
         )
 
 
+def common_energy_source(study: Study, pairs: Pairs) -> str:
+    """Return what the energy of the paired runs was counted by; "" where none of them says.
+
+    Raises
+    ------
+    PairingError
+        The sources differ; the message has a run of each.
+    """
+    runs = study.runs[study.runs["run_id"].isin(pairs.run_ids.to_numpy().ravel())]
+    tags = [study.tags[run].get(schema.ENERGY_SOURCE, "") for run in runs["run_id"]]
+    distinct = runs.assign(source=tags).drop_duplicates("source")
+    if len(distinct) > 1:
+        raise PairingError(
+            f"runs whose energy was counted by different meters ({schema.ENERGY_SOURCE}):\n"
+            + _listed(distinct, "source")
+        )
+    return tags[0]
+
+
 def _two_arms(study: Study, arms: Sequence[str] | None) -> tuple[str, str]:
     chosen = tuple(arms) if arms is not None else study.arms[:2]
     for arm in chosen:

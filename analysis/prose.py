@@ -7,8 +7,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from analysis.curves import EPOCH_METRICS, Reading
-from analysis.pairs import FEWEST_PAIRS, Pairs
+from analysis.curves import ENERGY_METRICS, EPOCH_METRICS, Reading
+from analysis.pairs import FEWEST_PAIRS, Pairs, common_energy_source
 from analysis.stats import Result, effective_splits
 from analysis.study import Study
 from analysis.wording import PERCENT, in_words, unit_of
@@ -150,7 +150,18 @@ def notes(study: Study, reading: Reading, pairs: Pairs) -> tuple[str, ...]:
         found.append(SELECTED_ON_TEST)
     if reading.base in EPOCH_METRICS:
         found.append(EPOCHS)
+    if reading.base in ENERGY_METRICS:
+        found.append(energy_note(common_energy_source(study, pairs)))
     return tuple(found)
+
+
+def energy_note(source: str) -> str:
+    """Return what a number of joules is, and is not, of."""
+    counted_by = source or "a meter that the runs do not name"
+    return (
+        f"Energy is what {counted_by} counted while the epochs were trained and tested. A counter "
+        "is of a whole processor or GPU: whatever else ran there, other runs too, is in it."
+    )
 
 
 def _chosen_on_test(study: Study, reading: Reading) -> bool:

@@ -9,13 +9,14 @@ import numpy as np
 import pandas as pd
 
 from analysis.compare import Comparison
-from analysis.curves import budgets, read_metric_name, values
+from analysis.curves import Reading, budgets, read_metric_name, values
+from analysis.energy import Energy, EnergyUse
 from analysis.pairs import Pairs
 from analysis.sheet import Table
 from analysis.stats import Evidence, Result, format_p, holm
 from analysis.study import Study
 from analysis.times import TimeToAccuracy
-from analysis.wording import PERCENT, Unit
+from analysis.wording import PERCENT, Unit, unit_of
 from galaxy_mlflow import schema
 
 READINGS = ("selected", "peak", "last")
@@ -171,6 +172,36 @@ def _epochs_interval(test: Result) -> str:
     if np.isnan(test.ci_low):
         return "none"
     return f"[{test.ci_low:+.1f}, {test.ci_high:+.1f}]"
+
+
+def print_energy(energy: Energy) -> Table:
+    """Return the energy of two arms as text: one column for each thing it was used until."""
+    joules = unit_of(Reading(schema.TOTAL_ENERGY, schema.TOTAL_ENERGY, "summary"))
+    names = (
+        *(f"{arm}: mean energy" for arm in energy.arms),
+        "difference of energy",
+        "its 95 % interval, corrected",
+        "p, corrected t",
+        *(f"{arm}: mean epochs" for arm in energy.arms),
+        "difference of epochs",
+        "its 95 % interval, corrected",
+    )
+    columns = [_energy_column(use, joules) for use in energy.uses]
+    header = ("until", *(use.until for use in energy.uses))
+    return Table(header, "l" + "r" * len(columns), tuple(zip(names, *columns, strict=True)))
+
+
+def _energy_column(use: EnergyUse, joules: Unit) -> tuple[str, ...]:
+    used, took = use.difference, use.epochs_difference
+    return (
+        *(joules.value(mean) for mean in use.joules.values()),
+        joules.change(used.estimate),
+        joules.range(used.ci_low, used.ci_high),
+        used.p_text,
+        *(f"{mean:.1f}" for mean in use.epochs.values()),
+        f"{took.estimate:+.1f}",
+        _epochs_interval(took),
+    )
 
 
 def print_evidence(evidence: Evidence, unit: Unit) -> Table:

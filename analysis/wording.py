@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-from analysis.curves import EPOCH_METRICS, Reading
+from analysis.curves import ENERGY_METRICS, EPOCH_METRICS, Reading
 from galaxy_mlflow import schema
 
 _SCORES = ("_loss", "mcc", "kappa")
@@ -88,7 +88,7 @@ def unit_of(reading: Reading) -> Unit:
         return Unit(1, 0, "", " epochs")
     if reading.base in (schema.TOTAL_SECONDS, schema.EPOCH_SECONDS):
         return Unit(1, 0, " s", " s")
-    if reading.base in (schema.TOTAL_ENERGY, schema.ENERGY_JOULES):
+    if reading.base in ENERGY_METRICS:
         return Unit(1, None, " J", " J")
     if any(word in _FRACTIONS for word in reading.base.split("_")):
         return PERCENT

@@ -21,7 +21,7 @@ from torch import Tensor, nn
 
 from galaxy_mlflow import schema
 from galaxy_mlflow.checkpoints import State, random_state, restore_random_state
-from galaxy_mlflow.energy import EnergyMeter, ProcessorMeter, used_between
+from galaxy_mlflow.energy import EnergyMeter, EpochEnergy, meter_of, whole_sum
 from galaxy_mlflow.errors import CheckpointError, DivergedError
 from galaxy_mlflow.feed import Feed
 from galaxy_mlflow.job import Purpose, TrainingJob, batches
@@ -63,7 +63,8 @@ class Progress:
     peak_epoch: int = -1
     last_accuracy: float = 0.0
     seconds: float = 0.0
-    joules: float | None = None
+    joules: float | None = 0.0  # None for good once an epoch could not be measured
+    energy_source: str = ""
     confusion: list[list[list[int]]] = field(default_factory=list)  # one matrix an epoch
     curves: dict[str, list[float]] = field(default_factory=dict)  # losses, accuracies: one an epoch
 
@@ -83,7 +84,7 @@ class Trainer:
     Parameters
     ----------
     job : what to train
-    meter : counter of joules, read once an epoch
+    meter : counter of joules; None means that of the job's device, where there is one
 
     Raises
     ------
@@ -95,7 +96,8 @@ class Trainer:
         self.job = job
         self.progress = Progress()
         self.epoch = -1
-        self._meter = meter or ProcessorMeter()
+        self._energy = EpochEnergy(meter or meter_of(job.device))
+        self.progress.energy_source = self._energy.source
         _seed_globally(job.seed(Purpose.GLOBAL))
         arm, crop = job.settings, job.study.data.crop
         seed = job.seed(Purpose.WEIGHTS)
@@ -148,6 +150,7 @@ class Trainer:
         self.model.load_state_dict(state["model"])
         self.optimizer.load_state_dict(state["optimizer"])
         self.progress = Progress(**state["progress"])
+        self._keep_to_one_meter()
         self.init_hash = state["init_hash"]
         self.epoch = int(state["epoch"])
         restore_random_state(state["random"])
@@ -170,8 +173,14 @@ class Trainer:
             values[schema.TOTAL_ENERGY] = found.joules
         return {name: float(value) for name, value in values.items()}
 
+    def _keep_to_one_meter(self) -> None:
+        """Stop measuring where the run began with another meter: a sum of both means nothing."""
+        if self._energy.source != self.progress.energy_source:
+            self._energy = EpochEnergy(None)
+
     def _run_epoch(self, epoch: int) -> EpochRecord:
-        started, joules = time.perf_counter(), self._meter.joules()
+        started = time.perf_counter()
+        self._energy.begin()
         rate = learning_rate_at(self.job.settings, epoch)
         for group in self.optimizer.param_groups:
             group["lr"] = rate
@@ -184,7 +193,7 @@ class Trainer:
         metrics[schema.LEARNING_RATE] = rate
         metrics[schema.IMAGES_PER_SECOND] = self.job.split.train.size / (trained - started)
         metrics[schema.EPOCH_SECONDS] = time.perf_counter() - started
-        energy = used_between(joules, self._meter.joules())
+        energy = self._energy.end()
         if energy is not None:
             metrics[schema.ENERGY_JOULES] = energy
         self.epoch = epoch
@@ -234,6 +243,7 @@ class Trainer:
 
     def _forward(self, images: Tensor) -> Tensor:
         """Return logits as float32."""
+        self._energy.look()
         half = self.job.settings.precision == "bf16"
         with torch.autocast(torch.device(self.job.device).type, torch.bfloat16, enabled=half):
             logits: Tensor = self.model(images)
@@ -261,8 +271,7 @@ class Trainer:
         """Remember peak and selection; say whether this epoch is now the selected one."""
         found, accuracy = self.progress, test.accuracy
         found.seconds += metrics[schema.EPOCH_SECONDS]
-        if schema.ENERGY_JOULES in metrics:
-            found.joules = (found.joules or 0.0) + metrics[schema.ENERGY_JOULES]
+        found.joules = whole_sum([found.joules, metrics.get(schema.ENERGY_JOULES)])
         found.last_accuracy = accuracy
         for name in filter(metrics.__contains__, _CURVES):
             found.curves.setdefault(name, []).append(metrics[name])

@@ -241,7 +241,9 @@ class _Worker:
             self.sink.log_artifact(file, path)
         if self.spec.samples is not None:
             self.sink.log_artifact(self.spec.samples, schema.SAMPLES_FILE)
-        self.sink.end(schema.FINISHED, self.trainer.summary(), {})
+        summary, source = self.trainer.summary(), self.trainer.progress.energy_source
+        measured = schema.TOTAL_ENERGY in summary  # perhaps not where the run was begun
+        self.sink.end(schema.FINISHED, summary, {schema.ENERGY_SOURCE: source} if measured else {})
 
     def _fail(self, reason: str) -> JobResult:
         self.keeper.close()
@@ -295,6 +297,7 @@ class _Worker:
             schema.CODE_VERSION: code_version(),
             schema.HARDWARE: hardware(spec.device),
             schema.SOFTWARE: software(),
+            schema.ENERGY_SOURCE: self.trainer.progress.energy_source,
             schema.ATTEMPT: "1",
             schema.OWNER: owner_tag(spec.session),
             schema.PLACE: place(),

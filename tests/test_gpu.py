@@ -9,7 +9,8 @@ import pytest
 import torch
 from small_study import job_of, load
 
-from galaxy_mlflow.schema import TEST_ACCURACY, TRAIN_LOSS
+from galaxy_mlflow.energy import meter_of
+from galaxy_mlflow.schema import ENERGY_JOULES, EPOCH_SECONDS, TEST_ACCURACY, TRAIN_LOSS
 from galaxy_mlflow.train import Trainer, make_deterministic
 
 pytestmark = [
@@ -44,3 +45,13 @@ def test_a_run_resumed_on_the_gpu_goes_on_from_its_checkpoint(tmp_path: Path) ->
     second.restore(state)
     found = next(second.epochs()).metrics
     assert found[TRAIN_LOSS] == pytest.approx(expected[TRAIN_LOSS], rel=1e-3)
+
+
+def test_a_run_on_the_gpu_has_its_joules(tmp_path: Path) -> None:
+    """The counter of this very GPU goes up by what its power allows."""
+    meter = meter_of("cuda")
+    if meter is None:
+        pytest.skip("this GPU has no counter of its energy: it is older than Volta")
+    assert meter.source.startswith("NVML GPU")
+    metrics = trained(tmp_path, "cuda")
+    assert all(0 < epoch[ENERGY_JOULES] < 2000 * epoch[EPOCH_SECONDS] for epoch in metrics[1:])

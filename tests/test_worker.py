@@ -9,10 +9,11 @@ from pathlib import Path
 
 import pytest
 import torch
+from powercap import write_zone
 from small_study import load
 from tracked import new_name
 
-from galaxy_mlflow import schema
+from galaxy_mlflow import energy, schema
 from galaxy_mlflow.cache import GalaxyData
 from galaxy_mlflow.claims import LEFT
 from galaxy_mlflow.config import Study
@@ -136,3 +137,19 @@ def test_a_run_begun_elsewhere_is_not_begun_anew_while_the_server_is_away(job: J
     assert (result.status, result.again) == (STOPPED, True)
     assert "its checkpoint is on the server" in result.reason
     assert list(job.folder.glob("home/spool/**/run.json")) == []
+
+
+def test_a_run_says_what_counted_its_joules_and_nothing_where_there_is_no_counter(
+    job: Job, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(energy, "POWERCAP", tmp_path / "powercap")
+    assert job.run("bare").status == schema.FINISHED
+    bare = job.record()
+    assert schema.ENERGY_SOURCE not in bare.tags
+    assert not {schema.ENERGY_JOULES, schema.TOTAL_ENERGY} & set(bare.metrics)
+    write_zone(tmp_path / "powercap", "intel-rapl:0", 1_000_000)
+    job.study = job.study.model_copy(update={"name": new_name()})
+    assert job.run("metered").status == schema.FINISHED
+    metered = job.record()
+    assert metered.tags[schema.ENERGY_SOURCE] == "RAPL package"
+    assert {schema.ENERGY_JOULES, schema.TOTAL_ENERGY} <= set(metered.metrics)
