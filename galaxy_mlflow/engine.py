@@ -12,12 +12,16 @@ import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
-from multiprocessing import get_context
 from multiprocessing.connection import Connection, wait
-from multiprocessing.context import SpawnProcess
+from multiprocessing.process import BaseProcess
 
 from galaxy_mlflow.dispatch import Lost, News
-from galaxy_mlflow.processes import ctrl_c_held_back, hear_ctrl_c, watch_parent
+from galaxy_mlflow.processes import (
+    ctrl_c_held_back,
+    hear_ctrl_c,
+    watch_parent,
+    worker_context,
+)
 from galaxy_mlflow.schema import JobId
 from galaxy_mlflow.worker import JobEvent, JobSpec, Report, run_job
 
@@ -89,14 +93,14 @@ class _Worker:
     """One child process and the job it has."""
 
     job: JobId | None = None
-    process: SpawnProcess = field(init=False)
+    process: BaseProcess = field(init=False)
     pipe: Connection = field(init=False)
 
     def __post_init__(self) -> None:
         self._start()
 
     def _start(self) -> None:
-        context = get_context("spawn")
+        context = worker_context()
         self.pipe, theirs = context.Pipe()
         self.process = context.Process(target=_serve, args=(theirs,), daemon=True)
         with ctrl_c_held_back():  # until the child has loaded, Ctrl-C is its parent's business

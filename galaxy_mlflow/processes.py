@@ -8,8 +8,10 @@ import os
 import signal
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from multiprocessing import forkserver
+from multiprocessing.context import ForkServerContext, SpawnContext
 from types import FrameType
 
 _SET_PARENT_DEATH_SIGNAL = 1  # PR_SET_PDEATHSIG of Linux's prctl
@@ -33,6 +35,25 @@ def ctrl_c_held_back() -> Iterator[None]:
         yield
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+def load_ahead(modules: Sequence[str]) -> None:
+    """Begin to load what worker processes need, in a process that they will be forked from.
+
+    It only imports: threads that training starts would be missing in what is forked. Other systems
+    than Linux have libraries that do not stand a fork; there, each worker loads for itself.
+    """
+    if sys.platform == "linux":
+        forkserver.set_forkserver_preload(list(modules))
+        with ctrl_c_held_back():
+            forkserver.ensure_running()
+
+
+def worker_context() -> ForkServerContext | SpawnContext:
+    """Return how worker processes are started: from what `load_ahead` loads, or from nothing."""
+    if sys.platform == "linux":
+        return multiprocessing.get_context("forkserver")
+    return multiprocessing.get_context("spawn")
 
 
 def hear_ctrl_c() -> None:

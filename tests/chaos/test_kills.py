@@ -63,7 +63,7 @@ def training(command: Command) -> list[psutil.Process]:
     for process in command.under():
         with suppress(psutil.Error):
             words = " ".join(process.cmdline())
-            local = "multiprocessing.spawn" in words and process.ppid() == command.process.pid
+            local = "multiprocessing.forkserver" in words and process.ppid() != command.process.pid
             if local or (words.startswith("ray::task")):
                 found.append(process)
     return found
