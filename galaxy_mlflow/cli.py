@@ -6,7 +6,6 @@ import shutil
 import sys
 from contextlib import contextmanager
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Annotated, NoReturn
 
 import typer
@@ -33,8 +32,8 @@ from galaxy_mlflow.options import (
     RopeOption,
     StoredStudyArgument,
     UnfinishedOption,
+    complain,
     console,
-    errors,
     read_study,
     say,
 )
@@ -50,7 +49,8 @@ app = typer.Typer(
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
-    rich_markup_mode="markdown",
+    context_settings={"max_content_width": 120},
+    rich_markup_mode=None,  # panels double the time of --help
 )
 app.add_typer(cli_data.app, name="data")
 app.add_typer(cli_accounts.app, name="user")
@@ -68,7 +68,7 @@ def demo(
 ) -> None:
     """Run a small study whole: simulate, pretrain, train, compare, report.
 
-    Example: `galaxy-mlflow demo`
+    Example: galaxy-mlflow demo
     """
     from galaxy_mlflow.runner import Machine
 
@@ -93,7 +93,7 @@ def compare(
 ) -> None:
     """Compare two arms in pairs: first minus second, split by split.
 
-    Example: `galaxy-mlflow compare demo --metric test_macro_f1`
+    Example: galaxy-mlflow compare demo --metric test_macro_f1
     """
     import json
 
@@ -137,7 +137,7 @@ def report(
 ) -> None:
     """Write a study's report: one HTML page, LaTeX tables, all figures.
 
-    Example: `galaxy-mlflow report demo --out reports/demo`
+    Example: galaxy-mlflow report demo --out reports/demo
     """
     from analysis.compare import Question
     from analysis.report import write_report
@@ -163,7 +163,7 @@ def import_paper(
 
     Without SOURCE it takes the facts that this package ships.
 
-    Example: `galaxy-mlflow import-paper`
+    Example: galaxy-mlflow import-paper
     """
     from analysis import paper
     from galaxy_mlflow.display import Display
@@ -174,10 +174,10 @@ def import_paper(
     home = Home.default()
     store = MlflowStore(home.tracking_uri, home)
     try:
-        with Display(console).step("published runs") as progress:
+        with Display(console()).step("published runs") as progress:
             done = paper.import_published(runs, store, progress, replace=replace_runs)
     except KeyboardInterrupt:
-        errors.print("stopped; nothing is lost: call the same command again to go on")
+        complain("stopped; nothing is lost: call the same command again to go on")
         raise typer.Exit(cli_runs.INTERRUPTED) from None
     say(f"published: {done}")
 
@@ -190,7 +190,7 @@ def export(
 ) -> None:
     """Write a study's runs to Parquet with a manifest; every analysis reads it without a server.
 
-    Example: `galaxy-mlflow export demo --out exports/demo`
+    Example: galaxy-mlflow export demo --out exports/demo
     """
     loaded = _load(study, database)
     folder = loaded.export(out or Path("exports") / loaded.name)
@@ -227,7 +227,7 @@ def _log(study: Study, report: Path) -> None:
         with _as_folder(report) as folder:
             store.log_report(study.name, folder)
     except ServerError as error:
-        errors.print(f"not logged to the server: {error}", markup=False, highlight=False)
+        complain(f"not logged to the server: {error}")
     else:
         say(f"logged to study {study.name}, run report")
 
@@ -238,6 +238,8 @@ def _as_folder(report: Path) -> Iterator[Path]:
     if report.is_dir():
         yield report
         return
+    from tempfile import TemporaryDirectory
+
     with TemporaryDirectory() as folder:
         shutil.copy(report, Path(folder) / "report.html")
         yield Path(folder)
@@ -277,7 +279,8 @@ def main() -> None:
 
 
 def _fail(error: Exception, code: int) -> NoReturn:
-    errors.print(f"error: {error}", style="red", markup=False, highlight=False, soft_wrap=True)
+    words = f"error: {error}"
+    console(stderr=True).print(words, style="red", markup=False, highlight=False, soft_wrap=True)
     sys.exit(code)
 
 

@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import os
-import secrets
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
-from rich.table import Table
 
 from galaxy_mlflow.errors import ConfigError
 from galaxy_mlflow.options import console, say
@@ -41,7 +39,7 @@ def add(
 ) -> None:
     """Make an account; its password is made too, and shown this once.
 
-    Example: `galaxy-mlflow user add alice`
+    Example: galaxy-mlflow user add alice
     """
     from mlflow_server.accounts import Account, check_name, check_role
 
@@ -57,19 +55,21 @@ def add(
 def list_accounts() -> None:
     """Show all accounts and their roles.
 
-    Example: `galaxy-mlflow user list`
+    Example: galaxy-mlflow user list
     """
+    from rich.table import Table
+
     table = Table("name", "role")
     for account in _accounts().all():
         table.add_row(account.name, account.role)
-    console.print(table)
+    console().print(table)
 
 
 @app.command()
 def remove(name: NameArgument) -> None:
     """Remove an account; the runs that it made stay.
 
-    Example: `galaxy-mlflow user remove alice`
+    Example: galaxy-mlflow user remove alice
     """
     _accounts().remove(name)
     say(f"{name}: removed; open sessions end within a minute")
@@ -79,7 +79,7 @@ def remove(name: NameArgument) -> None:
 def password(name: NameArgument, password_file: PasswordOption = None) -> None:
     """Give an account a new password, shown this once: for one that was forgotten.
 
-    Example: `galaxy-mlflow user password alice`
+    Example: galaxy-mlflow user password alice
     """
     from mlflow_server.accounts import KEPT_IN_SECRETS
 
@@ -124,6 +124,8 @@ def _accounts() -> Accounts:
 
 def _password(file: str | None) -> str:
     """Read a password, or make one of 144 random bits."""
+    import secrets
+
     from mlflow_server.accounts import check_password
 
     if file is None:

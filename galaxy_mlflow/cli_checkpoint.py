@@ -32,7 +32,7 @@ def get(
 ) -> None:
     """Write the weights after an epoch that a run kept, exactly as they were.
 
-    Example: `galaxy-mlflow checkpoint get demo/split-000/pretrained 7 --out weights.safetensors`
+    Example: galaxy-mlflow checkpoint get demo/split-000/pretrained 7 --out weights.safetensors
     """
     from galaxy_mlflow.home import Home
     from galaxy_mlflow.kept import KeptEpochs, write_plain

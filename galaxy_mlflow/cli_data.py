@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
-from rich.table import Table
 
 from galaxy_mlflow.options import SetOption, SkipBadOption, StudyArgument, console, read_study, say
 
@@ -22,18 +21,19 @@ def check(
 ) -> None:
     """Read every image of a study, and list all that cannot be used.
 
-    Example: `galaxy-mlflow data check experiments/csv.toml --set data.path=labels.csv`
+    Example: galaxy-mlflow data check experiments/csv.toml --set data.path=labels.csv
     """
     import numpy as np
+    from rich.table import Table
 
     data = _read(study, override, skip_bad)
     for notice in (*data.notices, *(f"left out: {item}" for item in data.skipped)):
-        console.print(notice, markup=False, highlight=False)
+        console().print(notice, markup=False, highlight=False)
     table = Table("class", "images", "share")
     for name, count in zip(data.classes, np.bincount(data.labels), strict=True):
         table.add_row(name, f"{count:,}", f"{count / data.labels.size:.1%}")
-    console.print(table)
-    console.print(f"{data.labels.size:,} images, digest {data.data_hash[:16]}", highlight=False)
+    console().print(table)
+    console().print(f"{data.labels.size:,} images, digest {data.data_hash[:16]}", highlight=False)
 
 
 @app.command("contact-sheet")
@@ -46,7 +46,7 @@ def contact_sheet(
 ) -> None:
     """Draw a labelled sheet of a study's images.
 
-    Example: `galaxy-mlflow data contact-sheet experiments/demo.toml --out sheet.png`
+    Example: galaxy-mlflow data contact-sheet experiments/demo.toml --out sheet.png
     """
     from galaxy_mlflow.contact_sheet import save_contact_sheet
     from galaxy_mlflow.prepare import first_of_each
@@ -64,5 +64,5 @@ def _read(study: str, override: list[str] | None, skip_bad: bool) -> GalaxyData:
     from galaxy_mlflow.prepare import prepare_data
 
     settings, _ = read_study(study, override, None, None)
-    with Display(console).step("images") as progress:
+    with Display(console()).step("images") as progress:
         return prepare_data(settings, Home.default(), skip_bad=skip_bad, progress=progress)

@@ -14,7 +14,7 @@ from galaxy_mlflow.options import console, say
 def server(port: Annotated[int, typer.Option(min=1, max=65535)] = 5000) -> None:
     """Serve the local store on loopback, for browsing; Ctrl-C ends it.
 
-    Example: `galaxy-mlflow server --port 5000`
+    Example: galaxy-mlflow server --port 5000
     """
     from galaxy_mlflow.home import Home
     from mlflow_server.local import LocalServer, serving
@@ -32,7 +32,7 @@ def server(port: Annotated[int, typer.Option(min=1, max=65535)] = 5000) -> None:
 def doctor() -> None:
     """Check this machine, and say what to do about what is wrong.
 
-    Example: `galaxy-mlflow doctor`
+    Example: galaxy-mlflow doctor
     """
     from galaxy_mlflow.doctor import examine
     from galaxy_mlflow.home import Home
@@ -40,9 +40,9 @@ def doctor() -> None:
     fine = True
     for finding in examine(Home.default()):
         mark = "[green]ok[/]   " if finding.fine else "[red]wrong[/]"
-        console.print(f"{mark} {finding.what:<17}", end="")
-        console.print(finding.found, markup=False, highlight=False)
+        console().print(f"{mark} {finding.what:<17}", end="")
+        console().print(finding.found, markup=False, highlight=False)
         if not finding.fine:
-            console.print(f"      {finding.remedy}", markup=False, highlight=False)
+            console().print(f"      {finding.remedy}", markup=False, highlight=False)
         fine = fine and finding.fine
     raise typer.Exit(0 if fine else 2)

@@ -23,8 +23,8 @@ from galaxy_mlflow.options import (
     SplitsOption,
     StudyArgument,
     ThreadsOption,
+    complain,
     console,
-    errors,
     read_study,
     say,
 )
@@ -56,7 +56,7 @@ def run(
 ) -> None:
     """Train what is left of a study; call it again to go on.
 
-    Example: `galaxy-mlflow run experiments/csv.toml --splits 0-2 --set arm.scratch.epochs=10`
+    Example: galaxy-mlflow run experiments/csv.toml --splits 0-2 --set arm.scratch.epochs=10
     """
     from galaxy_mlflow.dispatch import Rules
     from galaxy_mlflow.runner import Machine
@@ -85,7 +85,7 @@ def plan(
 ) -> None:
     """Say what is left to run and what it will cost.
 
-    Example: `galaxy-mlflow plan experiments/paper.toml --splits 0-9`
+    Example: galaxy-mlflow plan experiments/paper.toml --splits 0-9
     """
     from galaxy_mlflow.display import Display
     from galaxy_mlflow.estimate import estimate
@@ -93,7 +93,7 @@ def plan(
 
     settings, wanted = read_study(study, override, splits, arms)
     wanted = replace(wanted, retry_failed=retry_failed)
-    ahead = look_ahead(settings, wanted, Machine(skip_bad=skip_bad), Display(console))
+    ahead = look_ahead(settings, wanted, Machine(skip_bad=skip_bad), Display(console()))
     counts = ahead.plan.counts()
     shown = ", ".join(f"{count} {status}" for status, count in sorted(counts.items()))
     say(f"{settings.name}: {len(ahead.plan.runs)} runs wanted: {shown}")
@@ -109,7 +109,7 @@ def plan(
 def sync() -> None:
     """Send what is waiting in the spool to the server.
 
-    Example: `galaxy-mlflow sync`
+    Example: galaxy-mlflow sync
     """
     from galaxy_mlflow.delivery import sync_spools
     from galaxy_mlflow.display import Display
@@ -117,7 +117,7 @@ def sync() -> None:
     from galaxy_mlflow.tracking import MlflowStore
 
     home = Home.default()
-    complete = sync_spools(home, MlflowStore(home.tracking_uri, home), Display(console))
+    complete = sync_spools(home, MlflowStore(home.tracking_uri, home), Display(console()))
     say("the server has everything" if complete else "some records are still waiting")
     raise typer.Exit(0 if complete else 1)
 
@@ -141,9 +141,9 @@ def train(study: Study, wanted: Selection, machine: Machine) -> int:
     from galaxy_mlflow.runner import run_study
 
     try:
-        outcome = run_study(study, wanted, machine, Display(console))
+        outcome = run_study(study, wanted, machine, Display(console()))
     except KeyboardInterrupt:
-        errors.print("stopped; nothing is lost: call the same command again to go on")
+        complain("stopped; nothing is lost: call the same command again to go on")
         return INTERRUPTED
     counts = outcome.counts()
     if not outcome.results:

@@ -2,23 +2,17 @@
 
 from __future__ import annotations
 
-from datetime import datetime, timedelta
 from typing import TYPE_CHECKING
-
-from rich import box
-from rich.table import Column, Table
 
 from galaxy_mlflow import schema
 from galaxy_mlflow.options import StudyArgument, console, say
-from galaxy_mlflow.status import INTERRUPTED
 
 if TYPE_CHECKING:
+    from rich.table import Table
+
     from galaxy_mlflow.runs import ListedRun
     from galaxy_mlflow.schema import JobId
     from galaxy_mlflow.status import StudyState
-
-_ORDER = (schema.RUNNING, schema.FAILED, INTERRUPTED, schema.FINISHED)
-"""Runs worth naming come first."""
 
 
 def status(study: StudyArgument) -> None:
@@ -26,7 +20,7 @@ def status(study: StudyArgument) -> None:
 
     Of a study file also the runs that are wanted and not begun are counted.
 
-    Example: `galaxy-mlflow status demo`
+    Example: galaxy-mlflow status demo
     """
     from galaxy_mlflow.claims import now_ms
     from galaxy_mlflow.home import Home
@@ -39,7 +33,7 @@ def status(study: StudyArgument) -> None:
     store = MlflowStore(home.tracking_uri, home)
     found = state_of(store.listing(name), _wanted(study), now)
     if any(found.named.values()):
-        console.print(_table(found, name), highlight=False)
+        console().print(_table(found, name), highlight=False)
         for line in _reasons(found):
             say(line)
     else:
@@ -65,12 +59,15 @@ def _wanted(study: str) -> dict[JobId, int] | None:
 
 def _table(found: StudyState, name: str) -> Table:
     """Return a table of the runs worth naming, each kind in order of split."""
-    from galaxy_mlflow.status import ROOM
+    from rich import box
+    from rich.table import Column, Table
+
+    from galaxy_mlflow.status import INTERRUPTED, ROOM
 
     heads = ("run", "status", "machine", "epochs", "test accuracy", "attempt")
     table = Table(*(Column(head, no_wrap=True) for head in heads), title=name, box=box.SIMPLE)
     room = ROOM
-    for kind in _ORDER:
+    for kind in (schema.RUNNING, schema.FAILED, INTERRUPTED, schema.FINISHED):
         for run in sorted(found.named.get(kind, ()), key=lambda run: run.job)[: max(room, 0)]:
             table.add_row(*_row(run, kind))
             room -= 1
@@ -92,6 +89,8 @@ def _row(run: ListedRun, kind: str) -> tuple[str, ...]:
 
 def _reasons(found: StudyState) -> list[str]:
     """Return a line for each run that failed or was given up: tables would fold the reason."""
+    from galaxy_mlflow.status import INTERRUPTED
+
     runs = [run for kind in (schema.FAILED, INTERRUPTED) for run in found.named.get(kind, ())]
     told = sorted((run.job, run.reason) for run in runs if run.reason)
     return [f"{job.run_name}: {reason}" for job, reason in told]
@@ -115,6 +114,8 @@ def _summary(found: StudyState) -> list[str]:
 
 def _end(found: StudyState) -> list[str]:
     """Say when the study will end, as far as it can be told."""
+    from datetime import datetime, timedelta
+
     if not found.epochs_left:
         return []
     left = f"{found.epochs_left:,} epochs are left"

@@ -6,11 +6,12 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Annotated
 
 import typer
-from rich.table import Column, Table
 
 from galaxy_mlflow.options import console, say
 
 if TYPE_CHECKING:
+    from rich.table import Table
+
     from mlflow_server.storage import Inventory, Plan
 
 
@@ -37,7 +38,7 @@ def storage(
 ) -> None:
     """Say what uses the space of a server, by study and kind, and free some of it.
 
-    Example: `docker compose exec tracking galaxy-mlflow storage --retention best`
+    Example: docker compose exec tracking galaxy-mlflow storage --retention best
     """
     from galaxy_mlflow.home import Home
     from galaxy_mlflow.study_file import study_name
@@ -51,7 +52,7 @@ def storage(
     if apply:
         store.apply(plans)
     elif inventory.files:
-        console.print(_table(inventory.usage()), highlight=False)
+        console().print(_table(inventory.usage()), highlight=False)
     else:
         say("nothing is stored yet")
     for plan in plans:
@@ -80,6 +81,8 @@ def _words(plan: Plan, *, done: bool) -> str:
 
 def _table(usage: Mapping[str, Mapping[str, int]]) -> Table:
     """Return a line a study, the largest first, and a column a kind; empty columns are left out."""
+    from rich.table import Column, Table
+
     from mlflow_server.storage import KINDS
 
     kinds = [kind for kind in KINDS if any(found.get(kind) for found in usage.values())]

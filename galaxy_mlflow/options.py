@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
 from typing import TYPE_CHECKING, Annotated
 
 import typer
-from rich.console import Console
 
 if TYPE_CHECKING:
+    from rich.console import Console
+
     from galaxy_mlflow.config import Study
     from galaxy_mlflow.plan import Selection
-
-console = Console()
-errors = Console(stderr=True)
 
 StudyArgument = Annotated[str, typer.Argument(help="A study file, or the name of a study.")]
 SetOption = Annotated[
@@ -78,9 +77,22 @@ FORMATS = ("text", "markdown", "latex", "html", "json")
 FormatOption = Annotated[str, typer.Option("--format", help=f"{', '.join(FORMATS)}.")]
 
 
+@lru_cache
+def console(*, stderr: bool = False) -> Console:
+    """Return the one console of standard output, or of standard error."""
+    from rich.console import Console
+
+    return Console(stderr=stderr)
+
+
+def complain(text: str) -> None:
+    """Print text as it is to standard error."""
+    console(stderr=True).print(text, markup=False, highlight=False)
+
+
 def say(text: str) -> None:
     """Print text as it is, lines unbroken."""
-    console.print(text, markup=False, highlight=False, soft_wrap=True)
+    console().print(text, markup=False, highlight=False, soft_wrap=True)
 
 
 def read_study(

@@ -121,3 +121,17 @@ def test_importing_it_loads_neither_torch_nor_mlflow(module: str) -> None:
     code = f"import sys, {module}; print({{'torch', 'mlflow', 'matplotlib'}} & set(sys.modules))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "set()"
+
+
+@pytest.mark.parametrize("command", [[], ["run"], ["status"], ["data"], ["user", "add"]])
+def test_help_loads_nothing_that_only_work_needs(command: list[str]) -> None:
+    heavy = {"torch", "torchvision", "mlflow", "pandas", "numpy", "sqlalchemy", "rich"}
+    code = f"""
+import sys
+from galaxy_mlflow.cli import app
+app({[*command, "--help"]!r}, standalone_mode=False)
+print({heavy!r} & set(sys.modules))
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert "Usage:" in done.stdout
+    assert done.stdout.splitlines()[-1] == "set()"
