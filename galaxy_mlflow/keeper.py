@@ -6,7 +6,9 @@ import copy
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
+import torch
 from torch import Tensor
 
 from galaxy_mlflow import schema
@@ -33,6 +35,7 @@ class CheckpointKeeper:
     rules: CheckpointSettings
     _thread: ThreadPoolExecutor = field(init=False)
     _work: Future[None] | None = field(init=False, default=None)
+    _copy: State = field(init=False, default_factory=dict)  # of the state kept last
     _frame: Frame | None = field(init=False, default=None)  # the weights kept last, for good
     _kept: int = field(init=False, default=0)
 
@@ -42,7 +45,8 @@ class CheckpointKeeper:
     def keep(self, state: State) -> None:
         """Begin to write a state; returns when there is a copy of it, and training may go on."""
         self.wait()
-        self._work = self._thread.submit(self._keep, _copy(state))
+        self._copy = _renewed(self._copy, state)
+        self._work = self._thread.submit(self._keep, self._copy)
 
     def wait(self) -> None:
         """Return when the state given last is written, and handed on where it is its turn.
@@ -84,7 +88,7 @@ class CheckpointKeeper:
 
     def _keep_for_good(self, state: State, epoch: int) -> None:
         """Pack the weights, told apart from those kept before; the first ones here are whole."""
-        frame = Frame.of({name: tensor.numpy() for name, tensor in state["model"].items()})
+        frame = Frame.of({name: tensor.numpy().copy() for name, tensor in state["model"].items()})
         before = self._frame if self._kept % KEY_EVERY else None
         file = self.folder.path / packed_name(epoch)
         write_bytes(file, pack(frame, before))
@@ -96,10 +100,16 @@ class CheckpointKeeper:
         self.sink.log_artifact(file, f"{schema.CHECKPOINTS}/{name}", epoch)
 
 
-def _copy(value: State) -> State:
-    """Return a state that training does not change any more, its tensors in main memory."""
-    if isinstance(value, Tensor):
-        return value.detach().to("cpu", copy=True)
-    if isinstance(value, dict):
-        return {key: _copy(each) for key, each in value.items()}
-    return copy.deepcopy(value)
+def _renewed(old: Any, new: Any) -> Any:
+    """Return a copy of a state, in main memory; tensors of an old copy are written again.
+
+    Nothing but tensors and lists is ever changed in place by training.
+    """
+    if isinstance(new, Tensor):
+        fits = isinstance(old, Tensor) and (old.shape, old.dtype) == (new.shape, new.dtype)
+        kept: Tensor = old if fits else torch.empty_like(new, device="cpu")
+        return kept.copy_(new)
+    if isinstance(new, dict):
+        before = old if isinstance(old, dict) else {}
+        return {key: _renewed(before.get(key), value) for key, value in new.items()}
+    return copy.deepcopy(new) if isinstance(new, list) else new

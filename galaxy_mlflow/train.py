@@ -107,6 +107,8 @@ class Trainer:
             fold_stem(model)
         layout = torch.channels_last if arm.channels_last else torch.contiguous_format
         self.model: nn.Module = model.to(job.device).to(memory_format=layout)
+        self._weights = self.model.state_dict()  # training changes these tensors in place
+        self._identity = job.identity
         self.optimizer = make_optimizer(arm, self.model)
         self.feed = Feed(job)
 
@@ -124,9 +126,9 @@ class Trainer:
     def state(self) -> State:
         """Return all that is needed to go on after the last epoch trained."""
         return {
-            "identity": self.job.identity,
+            "identity": self._identity,
             "epoch": self.epoch,
-            "model": self.model.state_dict(),
+            "model": self._weights,
             "optimizer": self.optimizer.state_dict(),
             "schedule": {"learning_rate": _learning_rate(self.optimizer)},
             "sampler": {"seed": self.job.study.seed, "split": self.job.split.number},

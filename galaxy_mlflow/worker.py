@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import sys
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext, suppress
 from dataclasses import dataclass
@@ -130,6 +131,8 @@ def run_job(spec: JobSpec, report: Report) -> JobResult:
         return JobResult(spec.job, STOPPED, f"{type(error).__name__}: {error}")
 
 
+_GIVE_WAY = 5e-4
+"""Seconds for which training may wait for the threads that write and send its records."""
 _THE_USERS = (PermissionError, FileNotFoundError, NotADirectoryError, FileExistsError)
 """Errors of a disk that waiting does not mend."""
 _OF_MEMORY = "the GPU is out of memory: others use it too, or set gpus under [resources]"
@@ -193,6 +196,7 @@ class _Worker:
             return self._arrive(schema.FAILED, "it failed before; the server knows it now")
         if self.spool.ended != schema.FINISHED:
             make_deterministic(self._threads())
+            sys.setswitchinterval(_GIVE_WAY)
             self._resume()
             with self._watched():
                 self._train()
