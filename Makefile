@@ -6,7 +6,8 @@ BIN := .venv/bin
 # Faults of processes, and of containers where Docker is there.
 CHAOS ?= tests/chaos
 # Those that need no server of yours; upload and load_server measure a running stack.
-BENCH ?= augment cache simulate load_study false_positives demo
+# query starts a PostgreSQL of its own, of which the programs must be there.
+BENCH ?= augment cache simulate query false_positives demo
 
 .PHONY: up down demo test test-servers test-compose chaos check format notebook bench install clean
 

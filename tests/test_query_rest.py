@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import http.server
-import importlib.util
 import os
-import sys
+import sqlite3
 import threading
 import time
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 
 import numpy as np
@@ -17,6 +17,7 @@ from fixtures_analysis import ARMS, Job, Writer
 from same_study import assert_same
 
 from analysis import Study, load_study, query
+from galaxy_mlflow import schema
 from galaxy_mlflow.errors import ServerError
 from mlflow_server.local import LocalServer, free_port, serving
 
@@ -75,20 +76,30 @@ def test_a_server_that_knows_no_bulk_question_is_asked_run_by_run(
 
 
 def test_nothing_is_cut_above_the_servers_limit(writer: Writer, served: str) -> None:
-    place = Path(__file__).parent.parent / "benchmarks" / "load_study.py"
-    spec = importlib.util.spec_from_file_location("load_study_benchmark", place)
-    assert spec is not None
-    assert spec.loader is not None
-    benchmark = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = benchmark
-    spec.loader.exec_module(benchmark)
-    database = writer.folder / "mlflow.db"
-    benchmark.make_store(database, benchmark.Size(runs=52, epochs=510, metrics=1), "many-runs")
-    benchmark.make_store(database, benchmark.Size(runs=1, epochs=26_000, metrics=1), "many-epochs")
+    write_accuracies(writer, "many-runs", runs=52, epochs=510)
+    write_accuracies(writer, "many-epochs", runs=1, epochs=26_000)
     for name, rows in {"many-runs": 52 * 510, "many-epochs": 26_000}.items():
         by_rest = load_study(name, served)
         assert len(by_rest.metrics) == rows > query.BULK_LIMIT
         assert_same(by_rest, load_study(name, writer.uri))
+
+
+def write_accuracies(writer: Writer, study: str, runs: int, epochs: int) -> None:
+    """Make a study of one metric; its values go by SQL, for there are many."""
+    experiment = writer.client.create_experiment(study)
+    columns = "(key, value, timestamp, step, run_uuid, is_nan) VALUES (?, ?, ?, ?, ?, 0)"
+    with closing(sqlite3.connect(writer.folder / "mlflow.db")) as store:
+        for number in range(runs):
+            tags = schema.JobId(study, number // 2, ARMS[number % 2]).tags()
+            run = writer.client.create_run(experiment, tags=tags).info.run_id
+            values = np.random.default_rng(number).random(epochs).tolist()
+            rows = [
+                (schema.TEST_ACCURACY, value, 1_000 * epoch, epoch, run)
+                for epoch, value in enumerate(values)
+            ]
+            store.executemany(f"INSERT INTO metrics {columns}", rows)
+            store.execute(f"INSERT INTO latest_metrics {columns}", rows[-1])
+            store.commit()
 
 
 class WithAccounts(LocalServer):

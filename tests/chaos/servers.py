@@ -16,7 +16,7 @@ from typing import Any
 
 import psutil
 import pytest
-from fixtures_postgres import SETTINGS, Cluster
+from postgres_cluster import SETTINGS, Cluster
 
 from mlflow_server.local import LocalServer, free_port
 

@@ -10,7 +10,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 from fixtures_analysis import ARMS, EPOCHS, Job, Writer
-from fixtures_postgres import QUOTED, Cluster, PostgresWriter
+from fixtures_postgres import PostgresWriter
+from postgres_cluster import QUOTED, Cluster
 from same_study import assert_same
 from sqlalchemy import create_engine, text
 
