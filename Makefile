@@ -5,9 +5,10 @@ TORCH_INDEX_URL ?=
 BIN := .venv/bin
 # Faults of processes, and of containers where Docker is there.
 CHAOS ?= tests/chaos
-# Those that need no server of yours; upload and load_server measure a running stack.
-# query starts a PostgreSQL of its own, of which the programs must be there.
-BENCH ?= augment cache simulate query false_positives demo
+# All with a bar of docs/performance.md; they start what servers they need. Those of docs/scale.md,
+# upload and load_server measure a running stack or many machines.
+BENCH ?= train cache recording query checkpoints startup simulate precision many_jobs augment \
+  false_positives demo
 
 .PHONY: up down demo test test-servers test-compose chaos check format notebook bench install clean
 
@@ -34,7 +35,9 @@ chaos: install
 	$(BIN)/pytest --numprocesses 0 $(CHAOS)
 
 bench: install
-	for name in $(BENCH); do $(BIN)/python benchmarks/$$name.py || exit 1; done
+	@missed=; for name in $(BENCH); do \
+	  echo "== $$name"; $(BIN)/python benchmarks/$$name.py || missed="$$missed $$name"; \
+	done; test -z "$$missed" || { echo "a bar is missed:$$missed"; exit 1; }
 
 check: install
 	$(BIN)/ruff check .

@@ -10,7 +10,7 @@ AlexNet at 224 pixels, 384 images a batch, on the same pictures, taken in turns:
 
 Ratios are of the medians over rounds. The same command runs on a GPU (`--device cuda`).
 
-    python benchmarks/train.py [--device cpu] [--rounds 5] [--batches 2] [--architecture alexnet]
+    python benchmarks/train.py [--device cpu] [--rounds 5] [--batches 1] [--architecture alexnet]
 """
 
 from __future__ import annotations
@@ -200,7 +200,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--batches", type=int, default=2, help="of 384 images, a round and way")
+    parser.add_argument("--batches", type=int, default=1, help="of 384 images, a round and way")
     parser.add_argument("--architecture", default="alexnet")
     given = parser.parse_args()
     make_deterministic(available_cores())

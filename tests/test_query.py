@@ -11,7 +11,8 @@ import pytest
 from fixtures_analysis import ARMS, CLASSES, EPOCHS, STUDY_TOML, Job, Writer, matrices
 
 import analysis
-from analysis import Study, load_study
+from analysis import Study, database, load_study
+from analysis.points import Points
 from analysis.study import Confusion
 from galaxy_mlflow import schema
 from galaxy_mlflow.errors import AnalysisError, StudyNotFoundError
@@ -110,6 +111,30 @@ def test_one_metric_is_the_same_alone_and_among_all(writer: Writer) -> None:
     alone, among = load_study("demo", writer.uri), load_study("demo", writer.uri)
     assert len(among.metrics)
     pd.testing.assert_frame_equal(alone.history("test_mcc"), among.history("test_mcc"))
+
+
+@pytest.mark.parametrize("most", [0, 10**6])
+def test_all_values_are_the_same_by_run_and_from_the_whole_table(
+    writer: Writer, monkeypatch: pytest.MonkeyPatch, most: int
+) -> None:
+    writer.study("beside", [Job(0, "scratch", artifacts=False)])
+    usual = load_study("demo", writer.uri).metrics
+    monkeypatch.setattr(database, "MOST", most)
+    pd.testing.assert_frame_equal(load_study("demo", writer.uri).metrics, usual)
+    assert set(load_study("beside", writer.uri).metrics["split"]) == {0}
+
+
+@pytest.mark.parametrize("steps", [[-3, 0, 2**62], [-(2**63), 2**63 - 1, 5], [7, 8, 9]])
+def test_points_are_sorted_whatever_their_steps(steps: list[int]) -> None:
+    points = Points.of([1, 0, 0] * 2, [0, 1, 1] * 2, steps * 2, [1] * 3 + [2] * 3, range(6))
+    wanted = sorted(
+        (metric, run, step) for metric, run, step in zip([1, 0, 0], [0, 1, 1], steps, strict=True)
+    )
+    latest = points.latest()
+    found = list(zip(latest.metric, latest.run, latest.step, strict=True))
+    assert found == wanted
+    by_step = dict(zip(steps, [3.0, 4.0, 5.0], strict=True))
+    assert latest.value.tolist() == [by_step[step] for _, _, step in wanted]
 
 
 def test_artifacts_are_read_and_a_missing_one_is_none(demo: Study) -> None:

@@ -75,7 +75,6 @@ def test_postgresql_is_read_a_part_at_a_time_and_whole(
     postgres_study: PostgresWriter, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     whole = load_study("awkward", postgres_study.uri)
-    monkeypatch.setattr(database, "ROWS_A_FETCH", 7)
     monkeypatch.setattr(database, "RUNS_A_QUERY", 2)
     assert_same(load_study("awkward", postgres_study.uri), whole)
 
