@@ -241,7 +241,10 @@ class MlflowStore(Reader):
         from mlflow.exceptions import MlflowException
 
         try:
-            describe(client, experiment, page)
+            try:
+                describe(client, experiment, page)
+            except MlflowException:  # another worker may have been first: what is there is left
+                describe(client, experiment, page)
         except MlflowException as error:
             reason = server_error(self.uri, error)
             self.news.append(f"the study's page in MLflow is not up to date: {reason}")
