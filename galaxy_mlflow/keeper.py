@@ -88,7 +88,7 @@ class CheckpointKeeper:
 
     def _keep_for_good(self, state: State, epoch: int) -> None:
         """Pack the weights, told apart from those kept before; the first ones here are whole."""
-        frame = Frame.of({name: tensor.numpy().copy() for name, tensor in state["model"].items()})
+        frame = Frame.of({name: tensor.numpy() for name, tensor in state["model"].items()})
         before = self._frame if self._kept % KEY_EVERY else None
         file = self.folder.path / packed_name(epoch)
         write_bytes(file, pack(frame, before))
