@@ -1,10 +1,9 @@
 """Bytes and seconds to keep every epoch of an AlexNet run, against the published study's files.
 
 AlexNet (57 million parameters) is trained on simulated galaxies by the product's own loop, as many
-steps an epoch as the published study took. After each epoch its weights are packed and unpacked on
-one thread and held against themselves; then every epoch is read back as `checkpoint get` does, from
-the last whole one on. The published study kept weights and optimizer of every epoch: 8 bytes a
-parameter.
+steps an epoch as the published study took. After each epoch its weights are packed on one thread,
+and read back as `checkpoint get` does, from the last whole one on. The published study kept weights
+and optimizer of every epoch: 8 bytes a parameter.
 
     python benchmarks/checkpoints.py [--epochs 12] [--steps 31] [--batch 32]
 """
@@ -21,7 +20,7 @@ from statistics import median
 
 from galaxy_mlflow.home import Home
 from galaxy_mlflow.job import TrainingJob
-from galaxy_mlflow.kept import KEY_EVERY
+from galaxy_mlflow.kept import KEY_EVERY, base_of
 from galaxy_mlflow.packing import Frame, pack, unpack
 from galaxy_mlflow.prepare import Splits, prepare_data, split_rule
 from galaxy_mlflow.processes import available_cores
@@ -55,34 +54,31 @@ class Kept:
 
     sizes: list[int] = field(default_factory=list)
     packing: list[float] = field(default_factory=list)  # MB/s, one thread
-    unpacking: list[float] = field(default_factory=list)
-    chain: list[bytes] = field(default_factory=list)  # since the last whole one
+    frames: list[Frame] = field(default_factory=list)  # since the last whole one
+    chains: list[list[bytes]] = field(default_factory=list)  # the way to each of them
     reads: list[float] = field(default_factory=list)  # seconds, all cores
 
-    def take(self, frame: Frame, before: Frame | None) -> None:
-        """Pack an epoch, see that it comes back to the bit, and read it from its whole one on."""
-        base = before if len(self.sizes) % KEY_EVERY else None
-        fresh = Frame(frame.numbers, frame.shapes, frame.others)
+    def take(self, frame: Frame) -> None:
+        """Pack an epoch, and read it from its whole one on: it comes back to the bit."""
+        base = base_of(len(self.sizes)) % KEY_EVERY
+        if len(self.sizes) % KEY_EVERY == 0:
+            self.frames, self.chains = [], []
         start = time.perf_counter()
-        content = pack(fresh, base)
-        packed = time.perf_counter()
-        found = unpack(content, base)
-        done = time.perf_counter()
-        if found.digest != frame.digest:
-            raise SystemExit("the weights did not come back as they were")
-        megabytes = frame.numbers.nbytes / 1e6
+        content = pack(frame, self.frames[base] if self.frames else None)
+        seconds = time.perf_counter() - start
         self.sizes.append(len(content))
-        self.packing.append(megabytes / (packed - start))
-        self.unpacking.append(megabytes / (done - packed))
-        self.chain = [*(self.chain if base is not None else []), content]
-        self.reads.append(self._read())
+        self.packing.append(frame.numbers.nbytes / 1e6 / seconds)
+        self.frames.append(frame)
+        self.chains.append([*(self.chains[base] if self.chains else []), content])
+        self.reads.append(self._read(frame.digest))
 
-    def _read(self) -> float:
+    def _read(self, digest: str) -> float:
         start = time.perf_counter()
-        frame: Frame | None = None
-        for content in self.chain:
-            frame = unpack(content, frame, available_cores())
-        return time.perf_counter() - start
+        found = unpack(self.chains[-1], available_cores())
+        seconds = time.perf_counter() - start
+        if found.digest != digest:
+            raise SystemExit("the weights did not come back as they were")
+        return seconds
 
 
 def trainer(folder: Path, given: argparse.Namespace) -> Trainer:
@@ -99,16 +95,14 @@ def trainer(folder: Path, given: argparse.Namespace) -> Trainer:
 
 def measure(training: Trainer) -> Kept:
     """Train, and pack each epoch."""
-    kept, before = Kept(), None
+    kept = Kept()
     for record in training.epochs():
         state = training.model.state_dict()
-        frame = Frame.of({name: tensor.numpy() for name, tensor in state.items()})
-        kept.take(frame, before)
-        before = frame
+        kept.take(Frame.of({name: tensor.numpy() for name, tensor in state.items()}))
         print(
             f"epoch {record.epoch:3}  train loss {record.metrics['train_loss']:.4f}  "
             f"{kept.sizes[-1] / 1e6:6.1f} MB  packed at {kept.packing[-1]:5.0f} MB/s  "
-            f"unpacked at {kept.unpacking[-1]:5.0f} MB/s  read in {kept.reads[-1]:.2f} s",
+            f"read in {kept.reads[-1]:.2f} s",
             flush=True,
         )
     return kept

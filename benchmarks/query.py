@@ -1,8 +1,8 @@
 """Reading a study of 1.5 million values: from the database, by REST, by MLflow's loop; its report.
 
 The study (200 runs x 300 epochs x 25 metrics) is in SQLite and in a PostgreSQL that is started
-here, and a real `mlflow server` serves the first. Taking turns, each in a process of its own and
-timed without imports, these read it:
+here, and a real `mlflow server` of two processes serves the first. Taking turns, each in a process
+of its own and timed without imports, these read it:
 
 - *sqlite*, *postgres*: `analysis.load_study(STUDY, uri).metrics`, all of it;
 - *rest*: the same over the server, for a study of 20 runs in the same store;
@@ -45,6 +45,8 @@ if TYPE_CHECKING:
 
 STUDY, SMALL = "benchmark", "small"
 SMALL_RUNS, SAMPLE = 20, 2
+SERVER_WORKERS = 2
+"""As many as the server of docker-compose.yml has."""
 OVER_LOOP, REST_OVER_LOOP = 100, 5
 MOST_SECONDS, MOST_MB = 3.0, 600.0
 REPORT_SECONDS, REPORT_GROWTH = 60.0, 2.3
@@ -229,7 +231,7 @@ def measure(folder: Path, cluster: Cluster, given: argparse.Namespace) -> bool:
     copied = Place(cluster.url.replace(":", "+psycopg2:", 1), folder / "artifacts")
     copy(cluster.url, make_runs(copied, STUDY, range(given.runs), given.epochs), given.epochs)
     log, port = folder / "log", free_port()
-    with serving(LocalServer(place.uri, place.artifacts, port, log)) as server:
+    with serving(LocalServer(place.uri, place.artifacts, port, log, SERVER_WORKERS)) as server:
         ways = {
             "sqlite": Way("database", STUDY, place.uri),
             "postgres": Way("database", STUDY, cluster.url),

@@ -6,7 +6,7 @@ import copy
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -15,10 +15,18 @@ from galaxy_mlflow import schema
 from galaxy_mlflow.checkpoints import BEST, LAST, POINTER, CheckpointFolder, State
 from galaxy_mlflow.config import CheckpointSettings
 from galaxy_mlflow.files import write_bytes
-from galaxy_mlflow.kept import KEY_EVERY, packed_name
+from galaxy_mlflow.kept import base_of, packed_name
 from galaxy_mlflow.packing import Frame, pack
 from galaxy_mlflow.sinks import MlflowSink
 from galaxy_mlflow.spool import Kind, Spool
+
+
+class _Kept(NamedTuple):
+    """Weights that later ones are told apart from."""
+
+    number: int  # of those that this process kept, from 0
+    epoch: int
+    frame: Frame
 
 
 @dataclass
@@ -36,7 +44,7 @@ class CheckpointKeeper:
     _thread: ThreadPoolExecutor = field(init=False)
     _work: Future[None] | None = field(init=False, default=None)
     _copy: State = field(init=False, default_factory=dict)  # of the state kept last
-    _frame: Frame | None = field(init=False, default=None)  # the weights kept last, for good
+    _frames: list[_Kept] = field(init=False, default_factory=list)  # at most three
     _kept: int = field(init=False, default=0)
 
     def __post_init__(self) -> None:
@@ -87,29 +95,51 @@ class CheckpointKeeper:
             self.upload(epoch, selected)
 
     def _keep_for_good(self, state: State, epoch: int) -> None:
-        """Pack the weights, told apart from those kept before; the first ones here are whole."""
+        """Pack the weights, told apart from some kept before; the first ones here are whole."""
         frame = Frame.of({name: tensor.numpy() for name, tensor in state["model"].items()})
-        before = self._frame if self._kept % KEY_EVERY else None
-        file = self.folder.path / packed_name(epoch)
-        write_bytes(file, pack(frame, before))
+        before = self._before(base_of(self._kept))
+        file = self.folder.path / packed_name(epoch, before.epoch if before else None)
+        write_bytes(file, pack(frame, before.frame if before else None))
         self._log(file, file.name)
         file.unlink()
-        self._frame, self._kept = frame, self._kept + 1
+        self._frames.append(_Kept(self._kept, epoch, frame))
+        self._kept += 1
+
+    def _before(self, base: int) -> _Kept | None:
+        """Forget what nothing later is told apart from; return the base, if there is one."""
+        self._frames = [kept for kept in self._frames if kept.number <= base < self._kept]
+        return self._frames[-1] if self._frames else None
 
     def _log(self, file: Path, name: str, epoch: int = -1) -> None:
         self.sink.log_artifact(file, f"{schema.CHECKPOINTS}/{name}", epoch)
 
 
-def _renewed(old: Any, new: Any) -> Any:
+def _renewed(old: State, new: State) -> State:
     """Return a copy of a state, in main memory; tensors of an old copy are written again.
+
+    All tensors are written by one call: each call of its own would ask the threads that send and
+    write for the interpreter again.
+    """
+    targets: list[Tensor] = []
+    sources: list[Tensor] = []
+    renewed: State = _laid_out(old, new, (targets, sources))
+    if targets:
+        torch._foreach_copy_(targets, sources)
+    return renewed
+
+
+def _laid_out(old: Any, new: Any, found: tuple[list[Tensor], list[Tensor]]) -> Any:
+    """Return the copy; in `found`, its tensors and those that are to be written there.
 
     Nothing but tensors and lists is ever changed in place by training.
     """
     if isinstance(new, Tensor):
         fits = isinstance(old, Tensor) and (old.shape, old.dtype) == (new.shape, new.dtype)
-        kept: Tensor = old if fits else torch.empty_like(new, device="cpu")
-        return kept.copy_(new)
+        kept = old if fits else torch.empty_like(new, device="cpu")
+        found[0].append(kept)
+        found[1].append(new)
+        return kept
     if isinstance(new, dict):
         before = old if isinstance(old, dict) else {}
-        return {key: _renewed(before.get(key), value) for key, value in new.items()}
+        return {key: _laid_out(before.get(key), value, found) for key, value in new.items()}
     return copy.deepcopy(new) if isinstance(new, list) else new

@@ -14,7 +14,8 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Mapping
+import math
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cached_property
@@ -70,7 +71,7 @@ class Frame:
         """The weights by name."""
         found, start = dict(self.others), 0
         for name, shape in self.shapes.items():
-            size = int(np.prod(shape, dtype=np.int64))
+            size = math.prod(shape)
             found[name] = self.numbers[start : start + size].view(np.float32).reshape(shape)
             start += size
         return found
@@ -92,8 +93,15 @@ def pack(frame: Frame, before: Frame | None = None, threads: int = 1) -> bytes:
     Parameters
     ----------
     before : weights of the same names and shapes; without them it is a key frame
+
+    Raises
+    ------
+    ValueError
+        The weights before have other names or shapes.
     """
-    base = before.numbers if before is not None and before.shapes == frame.shapes else None
+    if before is not None and before.shapes != frame.shapes:
+        raise ValueError("weights can be told apart only from those of the same network")
+    base = None if before is None else before.numbers
 
     def planes_of(start: int) -> list[Plane]:
         part = slice(start, start + _CHUNK)
@@ -105,46 +113,35 @@ def pack(frame: Frame, before: Frame | None = None, threads: int = 1) -> bytes:
     told = {
         "format": FORMAT,
         "digest": frame.digest,
-        "before": before.digest if before is not None and base is not None else "",
+        "before": "" if before is None else before.digest,
         "shapes": json.dumps({name: list(shape) for name, shape in frame.shapes.items()}),
     }
     others = {f"other.{name}": array for name, array in frame.others.items()}
     return bytes(save({**planes, **others}, metadata=told))
 
 
-def unpack(content: bytes, before: Frame | None = None, threads: int = 1) -> Frame:
-    """Return the frame of a packed file.
+def unpack(chain: Sequence[bytes], threads: int = 1) -> Frame:
+    """Return the frame of the last of these packed files.
 
     Parameters
     ----------
-    before : the weights that it is told apart from (`needs`); None for a key frame
+    chain : a key frame, and files of which each is told apart from the one before it
 
     Raises
     ------
     CheckpointError
-        It is no packed file, it is damaged, or it needs other weights.
+        One is no packed file, or damaged, or needs other weights than those before it.
     """
-    told = _metadata(content)
-    if told["before"] != ("" if before is None else before.digest):
-        raise CheckpointError("a packed checkpoint needs the weights of the epoch before it")
+    told = [_metadata(content) for content in chain]
+    if [each["before"] for each in told] != ["", *(each["digest"] for each in told[:-1])]:
+        raise CheckpointError("a packed checkpoint needs other weights than those before it")
     try:
-        frame = _unpacked(content, told, before, threads)
+        frame = _unpacked([load(content) for content in chain], told[-1]["shapes"], threads)
     except (ValueError, KeyError, SafetensorError, OSError) as error:
         raise CheckpointError(f"a packed checkpoint is damaged: {error}") from None
-    if frame.digest != told["digest"]:
+    if frame.digest != told[-1]["digest"]:
         raise CheckpointError("a packed checkpoint is damaged: its weights have another sha256")
     return frame
-
-
-def needs(content: bytes) -> str:
-    """Return the digest of the weights that a packed file is told apart from; "" for none.
-
-    Raises
-    ------
-    CheckpointError
-        It is no packed file.
-    """
-    return _metadata(content)["before"]
 
 
 def _metadata(content: bytes) -> dict[str, str]:
@@ -158,21 +155,22 @@ def _metadata(content: bytes) -> dict[str, str]:
     raise CheckpointError(f"no packed checkpoint (its format is not {FORMAT!r})")
 
 
-def _unpacked(content: bytes, told: Mapping[str, str], before: Frame | None, threads: int) -> Frame:
-    arrays = load(content)
-    shapes = {name: tuple(shape) for name, shape in json.loads(told["shapes"]).items()}
-    size = sum(int(np.prod(shape, dtype=np.int64)) for shape in shapes.values())
-    numbers = np.empty(size, np.int32)
+def _unpacked(chain: Sequence[Mapping[str, NDArray[Any]]], told: str, threads: int) -> Frame:
+    """Return the last frame; a part of all numbers goes through the whole chain at a time."""
+    shapes = {name: tuple(shape) for name, shape in json.loads(told).items()}
+    numbers = np.empty(sum(math.prod(shape) for shape in shapes.values()), np.int32)
 
     def fill(start: int) -> None:
-        part = slice(start, start + _CHUNK)
-        planes = [arrays[_name(start // _CHUNK, k)] for k in range(4)]
-        _join(planes, numbers[part])
-        if before is not None:
-            numbers[part] = _unfold(numbers[part]) + before.numbers[part]
+        part = numbers[start : start + _CHUNK]
+        names = [_name(start // _CHUNK, place) for place in range(4)]
+        _join([chain[0][name] for name in names], part)
+        differences = np.empty_like(part)
+        for planes in chain[1:]:
+            _join([planes[name] for name in names], differences)
+            np.add(part, _unfold(differences), out=part)
 
-    _in_threads(fill, size, threads)
-    others = {n.removeprefix("other."): a for n, a in arrays.items() if n.startswith("other.")}
+    _in_threads(fill, numbers.size, threads)
+    others = {n.removeprefix("other."): a for n, a in chain[-1].items() if n.startswith("other.")}
     return Frame(numbers, shapes, others)
 
 
@@ -181,15 +179,21 @@ def _name(chunk: int, plane: int) -> str:
 
 
 def _fold(differences: Integers) -> Integers:
-    """Put the sign of each number last: 0, -1, 1, -2, 2 become 0, 1, 2, 3, 4."""
-    folded: Integers = (differences << 1) ^ (differences >> 31)
-    return folded
+    """Put each number's sign last, in place: 0, -1, 1, -2, 2 become 0, 1, 2, 3, 4."""
+    signs = differences >> 31
+    differences <<= 1
+    differences ^= signs
+    return differences
 
 
 def _unfold(folded: Integers) -> Integers:
-    unsigned = folded.view(np.uint32) >> 1
-    found: Integers = unsigned.view(np.int32) ^ -(folded & 1)
-    return found
+    """Undo `_fold`, in place."""
+    signs = folded & 1
+    np.negative(signs, out=signs)
+    unsigned = folded.view(np.uint32)
+    unsigned >>= 1
+    folded ^= signs
+    return folded
 
 
 def _planes(numbers: Integers) -> list[Plane]:
@@ -208,13 +212,13 @@ def _squeezed(plane: Plane) -> Plane:
 
 def _join(planes: list[Plane], numbers: Integers) -> None:
     """Write the numbers of which these are the bytes."""
-    words = numbers.view(np.uint32)
-    words[:] = 0
+    places = numbers.view(np.uint8).reshape(-1, 4)
     for place, plane in enumerate(planes):
-        whole = plane
-        if plane.size != words.size:
-            whole = np.frombuffer(_ZSTD.decompress(plane, words.size), np.uint8)
-        words |= whole.astype(np.uint32) << np.uint32(8 * place)
+        if plane.size == numbers.size:
+            places[:, place] = plane
+        else:
+            whole = _ZSTD.decompress(plane, numbers.size)
+            places[:, place] = np.frombuffer(whole, np.uint8)
 
 
 def _in_threads(work: Callable[[int], Any], size: int, threads: int) -> list[Any]:

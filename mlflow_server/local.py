@@ -23,12 +23,18 @@ START_UP = 120.0
 
 @dataclass(frozen=True)
 class LocalServer:
-    """What to serve, and where; the server listens on loopback only."""
+    """What to serve, and where; the server listens on loopback only.
+
+    Attributes
+    ----------
+    workers : processes that answer, each with some 250 MB; one is enough for one reader
+    """
 
     database_uri: str
     artifacts: Path
     port: int = 5000
     log: Path | None = None
+    workers: int = 1
 
     @property
     def uri(self) -> str:
@@ -40,7 +46,7 @@ class LocalServer:
         server = [sys.executable, "-m", "mlflow", "server", "--host", "127.0.0.1"]
         stores = ["--backend-store-uri", self.database_uri]
         stores += ["--default-artifact-root", self.artifacts.as_uri()]
-        return [*server, "--port", str(self.port), "--workers", "1", *stores]
+        return [*server, "--port", str(self.port), "--workers", str(self.workers), *stores]
 
     def start(self) -> subprocess.Popen[bytes]:
         """Start the server and wait until it answers.

@@ -14,8 +14,8 @@ from numpy.typing import NDArray
 from safetensors.numpy import load_file
 
 from galaxy_mlflow.errors import CheckpointError
-from galaxy_mlflow.kept import write_plain
-from galaxy_mlflow.packing import Frame, needs, pack, unpack
+from galaxy_mlflow.kept import KEY_EVERY, base_of, packed_name, write_plain
+from galaxy_mlflow.packing import Frame, pack, unpack
 
 Weights = dict[str, NDArray[Any]]
 ODD = np.array(
@@ -58,24 +58,38 @@ def test_a_chain_of_epochs_comes_back_to_the_bit(threads: int) -> None:
     files = [pack(frames[0], threads=threads)]
     files += [pack(frame, frames[i], threads) for i, frame in enumerate(frames[1:])]
 
-    found: Frame | None = None
-    for file, expected in zip(files, epochs, strict=True):
-        found = unpack(file, found, threads)
-        assert_same_bits(found.weights, expected)
-    assert [needs(file) for file in files] == ["", *(frame.digest for frame in frames[:-1])]
+    for epoch, expected in enumerate(epochs):
+        assert_same_bits(unpack(files[: epoch + 1], threads).weights, expected)
+
+
+def test_any_weights_are_at_most_three_differences_from_whole_ones() -> None:
+    ways = {}
+    for number in range(3 * KEY_EVERY):
+        base = base_of(number)
+        assert base <= number
+        ways[number] = 0 if base == number else ways[base] + 1
+    assert max(ways.values()) == 3
+    assert [number for number, way in ways.items() if way == 0] == [0, KEY_EVERY, 2 * KEY_EVERY]
+
+
+def test_a_name_says_what_weights_are_told_apart_from() -> None:
+    assert (packed_name(16), packed_name(7, 6)) == (
+        "epoch-0016.packed",
+        "epoch-0007-on-0006.packed",
+    )
 
 
 def test_numbers_that_are_no_numbers_come_back_too() -> None:
     before, after = Frame.of({"w": ODD}), Frame.of({"w": ODD[::-1].copy()})
-    assert_same_bits(unpack(pack(after, before), before).weights, {"w": ODD[::-1].copy()})
+    assert_same_bits(unpack([pack(before), pack(after, before)]).weights, {"w": ODD[::-1].copy()})
 
 
 @given(st.lists(st.tuples(st.integers(0, 2**32 - 1), st.integers(0, 2**32 - 1)), max_size=50))
 def test_any_bits_come_back(pairs: list[tuple[int, int]]) -> None:
     bits = np.array(pairs, dtype=np.uint32).reshape(-1, 2)
     before, after = (Frame.of({"w": bits[:, i].copy().view(np.float32)}) for i in (0, 1))
-    assert (unpack(pack(after, before), before).numbers == after.numbers).all()
-    assert (unpack(pack(after)).numbers == after.numbers).all()
+    assert (unpack([pack(before), pack(after, before)]).numbers == after.numbers).all()
+    assert (unpack([pack(after)]).numbers == after.numbers).all()
 
 
 def test_an_epoch_after_another_takes_far_fewer_bytes_than_a_whole_one() -> None:
@@ -91,22 +105,22 @@ def test_the_same_weights_again_take_next_to_nothing() -> None:
     assert len(pack(frame, frame)) < 0.01 * frame.numbers.nbytes
 
 
-def test_weights_of_another_shape_make_a_whole_file() -> None:
-    other = Frame.of(weights(1, n=30))
-    assert needs(pack(Frame.of(weights(0)), other)) == ""
+def test_weights_of_another_shape_are_refused() -> None:
+    with pytest.raises(ValueError, match="same network"):
+        pack(Frame.of(weights(0)), Frame.of(weights(1, n=30)))
 
 
 def test_it_is_not_unpacked_with_other_weights_before_it() -> None:
     first, second = Frame.of(weights(0)), Frame.of(weights(1))
     for before in (None, second):
-        with pytest.raises(CheckpointError, match="needs the weights of the epoch before"):
-            unpack(pack(second, first), before)
+        with pytest.raises(CheckpointError, match="needs other weights"):
+            unpack([*([pack(before)] if before else []), pack(second, first)])
 
 
 @pytest.mark.parametrize("content", [b"", b"{}", b"\0" * 100, (10).to_bytes(8, "little") + b"[]"])
 def test_what_is_no_packed_file_is_told(content: bytes) -> None:
     with pytest.raises(CheckpointError, match="no packed checkpoint"):
-        unpack(content)
+        unpack([content])
 
 
 @pytest.mark.parametrize("at", [0.3, 0.7, 0.999])
@@ -114,13 +128,13 @@ def test_a_damaged_file_is_told(at: float) -> None:
     content = bytearray(pack(Frame.of(weights(0))))
     content[int(at * len(content))] ^= 1
     with pytest.raises(CheckpointError, match="damaged"):
-        unpack(bytes(content))
+        unpack([bytes(content)])
 
 
 def test_a_file_cut_short_is_told() -> None:
     content = pack(Frame.of(weights(0)))
     with pytest.raises(CheckpointError, match="damaged"):
-        unpack(content[:-100])
+        unpack([content[:-100]])
 
 
 @pytest.mark.parametrize("name", ["w.safetensors", "w.pt"])
