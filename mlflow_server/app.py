@@ -32,6 +32,7 @@ from starlette.datastructures import Headers
 from starlette.responses import JSONResponse, PlainTextResponse, Response
 
 from mlflow_server import roles
+from mlflow_server.collecting import collect_seldom
 from mlflow_server.first_visit import open_on_runs
 from mlflow_server.presign import use_public_endpoint
 from mlflow_server.remembered import remember_permissions
@@ -90,6 +91,7 @@ def create_app() -> ASGIApp:
     open_on_runs(auth.app)
     app = auth.create_app()
     _set_admin_password(auth.auth_config.admin_username, auth.auth_config.admin_password)
+    collect_seldom()
     return Gate(app)
 
 

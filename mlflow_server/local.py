@@ -43,9 +43,10 @@ class LocalServer:
 
     def command(self) -> list[str]:
         """Return the command that starts it."""
-        server = [sys.executable, "-m", "mlflow", "server", "--host", "127.0.0.1"]
+        server = [sys.executable, "-m", "mlflow", "server", "--app-name", "galaxy-mlflow-local"]
         stores = ["--backend-store-uri", self.database_uri]
         stores += ["--default-artifact-root", self.artifacts.as_uri()]
+        server += ["--host", "127.0.0.1"]
         return [*server, "--port", str(self.port), "--workers", str(self.workers), *stores]
 
     def start(self) -> subprocess.Popen[bytes]:
