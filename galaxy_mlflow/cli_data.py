@@ -7,12 +7,14 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from galaxy_mlflow import cli_fetch
 from galaxy_mlflow.options import SetOption, SkipBadOption, StudyArgument, console, read_study, say
 
 if TYPE_CHECKING:
     from galaxy_mlflow.cache import GalaxyData
 
-app = typer.Typer(help="Look at a study's data.", no_args_is_help=True)
+app = typer.Typer(help="Look at a study's data, or fetch some.", no_args_is_help=True)
+app.add_typer(cli_fetch.app, name="fetch")
 
 
 @app.command("check")

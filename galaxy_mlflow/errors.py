@@ -13,6 +13,7 @@ GalaxyError                    the base; the command line prints it and exits wi
 │       └── PairingError       runs that cannot be compared in pairs
 ├── ServerError                exit 2: the tracking server cannot be reached; may pass by itself
 │   └── ServerRefusedError     it answers, and says no: trying again will not help
+├── DownloadError              exit 2: a public service did not give what was asked of it
 └── RunError                   exit 1: a run could not be trained to its end
     ├── DivergedError          the loss became NaN or infinite
     ├── CheckpointError        a checkpoint is missing, damaged or of another run
@@ -78,6 +79,10 @@ class ServerError(GalaxyError):
 
 class ServerRefusedError(ServerError):
     """The tracking server answers and refuses; trying again will not help."""
+
+
+class DownloadError(GalaxyError):
+    """A public service did not give what was asked of it."""
 
 
 class RunError(GalaxyError):
