@@ -54,11 +54,15 @@ class _Fetch:
     def bring(self, targets: Targets) -> Fetched:
         """Fetch with a bar; rows that cannot be used are missing too."""
         from galaxy_mlflow.display import Display
-        from galaxy_mlflow.fetch import Folder, fetch_cutouts
+        from galaxy_mlflow.fetch import MANIFEST, Folder, fetch_cutouts
 
         folder = Folder(self.out, self.label)
-        with Display(console()).step("pictures") as progress:
-            return fetch_cutouts(targets, folder, self.cutouts, self.service, progress)
+        try:
+            with Display(console()).step("pictures") as progress:
+                return fetch_cutouts(targets, folder, self.cutouts, self.service, progress)
+        except KeyboardInterrupt:
+            say(f"stopped: {self.out / MANIFEST} says what is there; the same command goes on")
+            raise
 
     def tell(self, fetched: Fetched, credits: tuple[str, ...], study: str) -> None:
         """Write the data card, and say what came; end with 1 where a galaxy is missing."""
