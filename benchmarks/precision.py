@@ -29,7 +29,7 @@ image_size = 64
 [splits]
 count = {splits}
 [training]
-architecture = "resnet18"
+architecture = "squeezenet1_1"
 epochs = 8
 batch_size = 32
 optimizer = "adamw"

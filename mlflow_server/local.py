@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import http.client
 import os
+import random
 import signal
 import socket
 import subprocess
@@ -17,6 +19,7 @@ from pathlib import Path
 from galaxy_mlflow.errors import ServerError
 from galaxy_mlflow.processes import ask_to_end_with_parent
 
+_PORTS = range(20_000, 32_000)
 START_UP = 120.0
 """Seconds that a first start, which makes the database, may take on a small machine."""
 
@@ -87,7 +90,7 @@ class LocalServer:
             try:
                 with urllib.request.urlopen(f"{self.uri}/health", timeout=2):  # noqa: S310
                     return
-            except OSError:
+            except (OSError, http.client.HTTPException):  # or another program has the port
                 time.sleep(0.2)
         words = f"; its words are in {self.log}" if self.log is not None else ""
         raise ServerError(f"the tracking server did not start on {self.uri}{words}")
@@ -115,10 +118,20 @@ def stop(process: subprocess.Popen[bytes]) -> None:
 
 
 def free_port() -> int:
-    """Return a port on loopback that nothing listens on now."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
+    """Return a port on loopback that nothing listens on now.
+
+    It is below those that Linux gives to whoever asks for any, and above those of Ray's workers:
+    nobody takes it before the server does.
+
+    Raises
+    ------
+    ServerError
+        All that were tried are taken.
+    """
+    for port in random.SystemRandom().sample(_PORTS, 100):
+        if _is_free(port):
+            return port
+    raise ServerError(f"no free port from {_PORTS.start} to {_PORTS.stop - 1} on 127.0.0.1")
 
 
 def _is_free(port: int) -> bool:
