@@ -10,9 +10,9 @@ from __future__ import annotations
 import csv
 import io
 import json
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from hashlib import sha256
@@ -97,7 +97,7 @@ class Folder:
 
     def write_tables(self, cutouts: Cutouts, fetched: Fetched) -> None:
         """Write the manifest, and the list of what is missing."""
-        before = self._times()
+        before = {row["sha256"]: row["fetched_at"] for row in self.manifest()}
         rows = [self._row(cutouts, target, before) for target in fetched.had]
         header = ("id", "ra", "dec", self.label, "path", "url", "bytes", "sha256", "fetched_at")
         write_bytes(self.path / MANIFEST, _csv(header, rows))
@@ -113,13 +113,10 @@ class Folder:
         told = (target.id, target.ra, target.dec, target.label, place, cutouts.url(target))
         return (*told, len(content), digest, before.get(digest, modified))
 
-    def _times(self) -> dict[str, str]:
-        """Return when each picture of an earlier manifest was fetched, by its sha256."""
+    def manifest(self) -> list[dict[str, str]]:
+        """Return the rows of the manifest that the last fetch left; none where there was none."""
         file = self.path / MANIFEST
-        if not file.exists():
-            return {}
-        rows = csv.DictReader(io.StringIO(file.read_text()))
-        return {row["sha256"]: row["fetched_at"] for row in rows if row.get("fetched_at")}
+        return list(csv.DictReader(io.StringIO(file.read_text()))) if file.exists() else []
 
 
 def fetch_cutouts(
@@ -131,8 +128,8 @@ def fetch_cutouts(
 ) -> Fetched:
     """Fetch the pictures that a folder does not have yet, and write its tables.
 
-    Pictures that are there are decoded again; a damaged one is fetched anew. Interrupted, it
-    leaves tables of what it has.
+    Pictures that are there are decoded again; a damaged one is fetched anew, and one of a galaxy
+    that the table has at another place now. Interrupted, it leaves tables of what it has.
 
     Raises
     ------
@@ -141,14 +138,15 @@ def fetch_cutouts(
     """
     with folder.opened(cutouts):
         reasons: dict[str, str] = {}
-        wanted = [target for target in targets.good if not _is_whole(folder.image(target), cutouts)]
+        wanted = _wanted(targets.good, folder, cutouts)
         done, total = len(targets.good) - len(wanted), len(targets.good)
         try:
-            for target, reason in _each(wanted, folder, cutouts, service):
-                done += 1
-                progress(done, total)
-                if reason:
-                    reasons[target.id] = reason
+            with closing(_each(wanted, folder, cutouts, service)) as coming:
+                for target, reason in coming:
+                    done += 1
+                    progress(done, total)
+                    if reason:
+                        reasons[target.id] = reason
         finally:
             fetched = _sorted_out(targets, folder, reasons)
             fetched.new = len(set(wanted) & set(fetched.had))
@@ -167,6 +165,19 @@ def _sorted_out(targets: Targets, folder: Folder, reasons: dict[str, str]) -> Fe
     return fetched
 
 
+def _wanted(targets: Iterable[Target], folder: Folder, cutouts: Cutouts) -> list[Target]:
+    """Return the galaxies without a picture; what is there and not theirs is removed."""
+    urls = {row["id"]: row["url"] for row in folder.manifest()}
+    wanted = []
+    for target in targets:
+        url, file = cutouts.url(target), folder.image(target)
+        if urls.get(target.id, url) != url:
+            file.unlink(missing_ok=True)
+        if not _is_whole(file, cutouts):
+            wanted.append(target)
+    return wanted
+
+
 def _is_whole(file: Path, cutouts: Cutouts) -> bool:
     if not file.exists():
         return False
@@ -180,7 +191,7 @@ def _is_whole(file: Path, cutouts: Cutouts) -> bool:
 
 def _each(
     targets: Sequence[Target], folder: Folder, cutouts: Cutouts, service: Service
-) -> Iterator[tuple[Target, str]]:
+) -> Generator[tuple[Target, str], None, None]:
     """Fetch, a few at once; yield each galaxy when it is done, with what went wrong."""
     waiting = iter(targets)
     at_once = service.manners.at_once

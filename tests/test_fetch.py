@@ -187,6 +187,16 @@ def test_a_damaged_picture_is_fetched_again(tmp_path: Path) -> None:
     assert (tmp_path / "images" / "J001.jpg").read_bytes() == whole
 
 
+def test_a_galaxy_that_moved_in_the_table_is_fetched_again(tmp_path: Path) -> None:
+    with surveying(Survey()) as survey:
+        fetch(tmp_path, survey, 2)
+        moved = Targets((targets(2).good[0], Target("J001", 7.0, -5.0)))
+        cutouts = Cutouts(server=survey.url, pixels=64)
+        assert fetch_cutouts(moved, Folder(tmp_path), cutouts, Service(QUICK)).new == 1
+    assert survey.asked["7"] == 1
+    assert (tmp_path / "images" / "J001.jpg").read_bytes() == picture("7.0000000")
+
+
 def test_no_more_requests_at_a_time_than_told(tmp_path: Path) -> None:
     with surveying(Survey()) as survey:
         fetch(tmp_path, survey, 40, Manners(at_once=2, a_second=1000))
