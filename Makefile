@@ -56,7 +56,7 @@ install: .venv/installed
 .venv/installed: pyproject.toml constraints.txt
 	$(PYTHON) -m venv .venv
 	$(if $(TORCH_INDEX_URL),$(BIN)/pip install --constraint constraints.txt --no-deps --index-url $(TORCH_INDEX_URL) torch torchvision)
-	$(BIN)/pip install --constraint constraints.txt --editable '.[server,ray,dev]'
+	$(BIN)/pip install --constraint constraints.txt --editable '.[server,ray,timm,tensorboard,dev]'
 	touch $@
 
 clean:

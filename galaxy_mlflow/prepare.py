@@ -12,9 +12,7 @@ from numpy.typing import NDArray
 from galaxy_mlflow.cache import GalaxyData, open_data
 from galaxy_mlflow.config import ArmSettings, Study
 from galaxy_mlflow.contact_sheet import save_contact_sheet
-from galaxy_mlflow.errors import WeightsError
 from galaxy_mlflow.home import Home
-from galaxy_mlflow.schema import CHECKPOINTS
 from galaxy_mlflow.splits import Split, SplitRule, draw_split, sparse_parts
 from galaxy_mlflow.tracking import MlflowStore
 
@@ -141,17 +139,8 @@ def _weights_file(
         return fractal_weights(arm, study.data.crop, study.fractal, store.home.weights, progress)
     if kind == "file":
         return Path(rest)
-    return _weights_of_run(rest, store) if kind == "run" else None
+    if kind == "run":
+        from galaxy_mlflow.trained import fetch_weights
 
-
-def _weights_of_run(run_id: str, store: MlflowStore) -> Path:
-    """Fetch a run's best weights, or its last checkpoint."""
-    folder = store.home.weights / f"run-{run_id}"
-    for name in ("best.safetensors", "last.pt"):
-        file = store.fetch(run_id, f"{CHECKPOINTS}/{name}", folder)
-        if file is not None:
-            return file
-    raise WeightsError(
-        f"weights run:{run_id}: that run has no checkpoint on {store.shown}; "
-        "check the run's id, and that the run is finished"
-    )
+        return fetch_weights(store, rest)
+    return None

@@ -24,6 +24,7 @@ from galaxy_mlflow.checkpoints import State, random_state, restore_random_state
 from galaxy_mlflow.energy import EnergyMeter, EpochEnergy, meter_of, whole_sum
 from galaxy_mlflow.errors import CheckpointError, DivergedError
 from galaxy_mlflow.feed import Feed
+from galaxy_mlflow.forward import logits_of, placed
 from galaxy_mlflow.job import Purpose, TrainingJob, batches
 from galaxy_mlflow.metrics import (
     confusion_matrix,
@@ -33,7 +34,6 @@ from galaxy_mlflow.metrics import (
 from galaxy_mlflow.models import build_model, set_training, weights_digest
 from galaxy_mlflow.optimize import learning_rate_at, make_optimizer
 from galaxy_mlflow.splits import Indices
-from galaxy_mlflow.stem import fold_stem
 
 EVALUATION_BATCH = 256
 _CURVES = [f"{part}_{what}" for part in ("train", "val", "test") for what in ("loss", "accuracy")]
@@ -103,10 +103,7 @@ class Trainer:
         seed = job.seed(Purpose.WEIGHTS)
         model = build_model(arm, len(job.data.classes), crop, seed, job.weights_file)
         self.init_hash = weights_digest(model)
-        if arm.precision == "bf16" and job.device == "cpu":
-            fold_stem(model)
-        layout = torch.channels_last if arm.channels_last else torch.contiguous_format
-        self.model: nn.Module = model.to(job.device).to(memory_format=layout)
+        self.model: nn.Module = placed(model, arm, job.device)
         self._weights = self.model.state_dict()  # training changes these tensors in place
         self._identity = job.identity
         self.optimizer = make_optimizer(arm, self.model)
@@ -246,10 +243,7 @@ class Trainer:
     def _forward(self, images: Tensor) -> Tensor:
         """Return logits as float32."""
         self._energy.look()
-        half = self.job.settings.precision == "bf16"
-        with torch.autocast(torch.device(self.job.device).type, torch.bfloat16, enabled=half):
-            logits: Tensor = self.model(images)
-        return logits.float()
+        return logits_of(self.model, images, self.job.settings)
 
     def _measure(self, train: Scores, val: Scores | None, test: Scores) -> dict[str, float]:
         metrics = {"train_loss": train.loss, "train_accuracy": train.accuracy}
