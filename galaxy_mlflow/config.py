@@ -158,6 +158,11 @@ class AugmentationSettings(Settings):
     rotation: float = Field(default=180.0, ge=0, le=180)  # degrees, drawn within +-rotation
     corners: Literal["image", "black"] = "image"  # outside the crop: what the image holds, or zero
 
+    @property
+    def draws(self) -> bool:
+        """Whether anything is drawn at all; else each view is the centre of its image."""
+        return self.crop or self.horizontal_flip or self.vertical_flip or self.rotation > 0
+
 
 class FractalSettings(Settings):
     """Formula-driven pretraining: one fractal image a category, strongly augmented."""
@@ -203,6 +208,7 @@ class ArmSettings(Settings):
     architecture: str = "resnet18"  # any torchvision classification model
     weights: str = "none"  # none, imagenet, fractal, file:PATH or run:RUN_ID
     freeze: str | list[str] = "none"  # none, features (all but the last layer), or layer prefixes
+    augment: bool | None = None  # None: true, but for an arm that trains its last layer alone
     normalize: bool = True  # ImageNet mean and standard deviation; the paper did not
     epochs: int = Field(default=20, ge=1, le=1_000_000)
     batch_size: int = Field(default=64, ge=2)
@@ -214,6 +220,16 @@ class ArmSettings(Settings):
     warmup_epochs: int = Field(default=0, ge=0)
     precision: Literal["fp32", "bf16"] = "fp32"
     channels_last: bool = True
+
+    @property
+    def probes(self) -> bool:
+        """Whether only the last layer is trained, on what a frozen backbone makes of the images."""
+        return self.freeze == "features"
+
+    @property
+    def augments(self) -> bool:
+        """Whether its views are drawn at random; a probe's are not unless asked for."""
+        return not self.probes if self.augment is None else self.augment
 
     @field_validator("architecture")
     @classmethod
@@ -297,6 +313,10 @@ class Study(Settings):
         """Whether a validation part is kept apart (the honest protocol)."""
         return self.protocol == "honest"
 
+    def augments(self, arm: str) -> bool:
+        """Whether an arm's views are drawn at random; else each is the centre of its image."""
+        return self.arm[arm].augments and self.augmentation.draws
+
     def arm_params(self, arm: str) -> dict[str, str]:
         """Return every setting that decides what a run of `arm` computes, flat, as text.
 
@@ -312,7 +332,9 @@ class Study(Settings):
         params |= _flat("augmentation", self.augmentation.model_dump())
         if settings.weights == "fractal":
             params |= _flat("fractal", self.fractal.model_dump())
-        params |= settings.model_dump()
+        params |= settings.model_dump(exclude={"augment"})
+        if not settings.augments:  # named where it is news: older runs stay what they are
+            params["augment"] = False
         if settings.weights.startswith("file:"):
             params["weights"] = f"file:{_digest_of(settings.weights[5:])}"
         return {key: _text(value) for key, value in params.items()}

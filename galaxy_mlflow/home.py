@@ -49,6 +49,11 @@ class Home:
         return self.path / "cache"
 
     @property
+    def features(self) -> Path:
+        """What frozen backbones made of the images."""
+        return self.cache / "features"
+
+    @property
     def weights(self) -> Path:
         """Initial weights made or fetched here."""
         return self.path / "weights"

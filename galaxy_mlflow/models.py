@@ -73,10 +73,12 @@ def build_model(
 def set_training(model: nn.Module, freeze: Freeze) -> None:
     """Put the model in training mode, except for frozen layers.
 
-    A frozen batch norm would otherwise go on moving its running mean and variance.
+    A frozen batch norm would otherwise go on moving its running mean and variance. Where all but
+    the last layer is frozen, dropout before it is off too: an image always has the same features.
     """
-    model.train()
     last = last_layer(model)
+    model.train(freeze != "features")
+    model.get_submodule(last).train()
     for name, module in model.named_modules():
         holds_state = [*module.parameters(recurse=False), *module.buffers(recurse=False)]
         if holds_state and _is_frozen(name, freeze, last):

@@ -129,6 +129,20 @@ def prepare_weights(
     return files
 
 
+def prepare_features(
+    prepared: Prepared, arms: Sequence[str], home: Home, device: str, progress: Progress | None
+) -> None:
+    """Compute the features of arms that reuse them, so that no worker has to wait for another."""
+    from galaxy_mlflow.features import ensure_features
+    from galaxy_mlflow.job import TrainingJob
+
+    split = prepared.splits[prepared.splits.numbers[0]]
+    for arm in arms:
+        weights = prepared.weights[arm]
+        job = TrainingJob(prepared.study, arm, split, prepared.data, weights, device)
+        ensure_features(job, home.features, progress)
+
+
 def _weights_file(
     study: Study, arm: ArmSettings, store: MlflowStore, progress: Progress | None
 ) -> Path | None:

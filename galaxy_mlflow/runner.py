@@ -26,6 +26,7 @@ from galaxy_mlflow.prepare import (
     draw_samples,
     draw_splits,
     prepare_data,
+    prepare_features,
     prepare_weights,
 )
 from galaxy_mlflow.processes import available_cores
@@ -132,6 +133,9 @@ def run_study(study: Study, wanted: Selection, machine: Machine, display: Displa
     if wanted.replace:
         _make_way(ahead, study, store)
     prepared = Prepared(study, ahead.data, ahead.splits, samples, weights)
+    if machine.engine == "local":
+        with display.step("features of frozen backbones") as progress:
+            prepare_features(prepared, arms, home, machine.device, progress)
     return Outcome(ahead.plan, tuple(_train(prepared, ahead.plan, machine, display)))
 
 

@@ -23,6 +23,7 @@ from galaxy_mlflow import schema
 from galaxy_mlflow.checkpoints import State, random_state, restore_random_state
 from galaxy_mlflow.energy import EnergyMeter, EpochEnergy, meter_of, whole_sum
 from galaxy_mlflow.errors import CheckpointError, DivergedError
+from galaxy_mlflow.features import FeatureFeed, head_of
 from galaxy_mlflow.feed import Feed
 from galaxy_mlflow.forward import logits_of, placed
 from galaxy_mlflow.job import Purpose, TrainingJob, batches
@@ -85,6 +86,8 @@ class Trainer:
     ----------
     job : what to train
     meter : counter of joules; None means that of the job's device, where there is one
+    features : of every image of the data set, float32 (n, ...), where the backbone is frozen and
+        `features.ensure_features` gives them; None trains on the images
 
     Raises
     ------
@@ -92,7 +95,12 @@ class Trainer:
         The network cannot be built as the arm asks.
     """
 
-    def __init__(self, job: TrainingJob, meter: EnergyMeter | None = None) -> None:
+    def __init__(
+        self,
+        job: TrainingJob,
+        meter: EnergyMeter | None = None,
+        features: NDArray[np.float32] | None = None,
+    ) -> None:
         self.job = job
         self.progress = Progress()
         self.epoch = -1
@@ -107,7 +115,8 @@ class Trainer:
         self._weights = self.model.state_dict()  # training changes these tensors in place
         self._identity = job.identity
         self.optimizer = make_optimizer(arm, self.model)
-        self.feed = Feed(job)
+        self.feed = Feed(job) if features is None else FeatureFeed(job, features)
+        self._trained = self.model if features is None else head_of(self.model)
 
     def epochs(self) -> Iterator[EpochRecord]:
         """Train the epochs that are left; yield a record after each.
@@ -203,14 +212,20 @@ class Trainer:
         """Return the stream of random test crops: only the paper's protocol draws them."""
         if self.job.study.protocol != "paper":
             return None
-        return self.job.generator(Purpose.TEST_AUGMENTATION, epoch)
+        return self._stream(Purpose.TEST_AUGMENTATION, epoch)
+
+    def _stream(self, purpose: Purpose, epoch: int) -> torch.Generator | None:
+        """Return what an epoch's views are drawn from; None where they are centres."""
+        if not self.job.study.augments(self.job.arm):
+            return None
+        return self.job.generator(purpose, epoch)
 
     def _train_pass(self, epoch: int) -> Scores:
-        set_training(self.model, self.job.settings.freeze)
+        self._set_mode(training=True)
         order = torch.randperm(
             self.job.split.train.size, generator=self.job.generator(Purpose.ORDER, epoch)
         )
-        stream = self.job.generator(Purpose.TRAIN_AUGMENTATION, epoch)
+        stream = self._stream(Purpose.TRAIN_AUGMENTATION, epoch)
         loss_sum = torch.zeros((), dtype=torch.float64, device=self.job.device)
         hits = torch.zeros((), dtype=torch.int64, device=self.job.device)
         for rows in batches(self.job.split.train[order.numpy()], self.job.settings.batch_size):
@@ -228,7 +243,7 @@ class Trainer:
     @torch.inference_mode()
     def _evaluate(self, part: Indices, stream: torch.Generator | None) -> Scores:
         """Pass over a part without training; random views only where a stream is given."""
-        self.model.eval()
+        self._set_mode(training=False)
         logits = torch.cat(
             [
                 self._forward(self.feed.batch(rows, stream)[0])
@@ -240,10 +255,19 @@ class Trainer:
         hits = int((logits.argmax(1) == labels).sum())
         return Scores(loss, hits / part.size, logits.softmax(1).float().cpu())
 
+    def _set_mode(self, *, training: bool) -> None:
+        """Put the network in training or evaluation mode; a head on features knows but one."""
+        if self._trained is not self.model:
+            return
+        if training:
+            set_training(self.model, self.job.settings.freeze)
+        else:
+            self.model.eval()
+
     def _forward(self, images: Tensor) -> Tensor:
         """Return logits as float32."""
         self._energy.look()
-        return logits_of(self.model, images, self.job.settings)
+        return logits_of(self._trained, images, self.job.settings)
 
     def _measure(self, train: Scores, val: Scores | None, test: Scores) -> dict[str, float]:
         metrics = {"train_loss": train.loss, "train_accuracy": train.accuracy}

@@ -27,6 +27,7 @@ from galaxy_mlflow.errors import (
     ServerError,
     ServerRefusedError,
 )
+from galaxy_mlflow.features import ensure_features
 from galaxy_mlflow.home import Home
 from galaxy_mlflow.job import TrainingJob
 from galaxy_mlflow.keeper import CheckpointKeeper
@@ -159,7 +160,8 @@ class _Worker:
         job = TrainingJob(
             spec.study, spec.arm, spec.split, spec.data, spec.weights_file, spec.device
         )
-        self.trainer = Trainer(job)
+        features = ensure_features(job, spec.home.features)
+        self.trainer = Trainer(job, features=features)
         self.sink = MlflowSink(spool, self.store, self._start(), retry_failed=spec.retry_failed)
         self.keeper = CheckpointKeeper(self.folder, spool, self.sink, spec.study.checkpoints)
         self.told_away = False

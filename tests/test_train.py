@@ -143,9 +143,8 @@ def test_test_images_are_drawn_at_random_only_in_the_papers_protocol(tmp_path: P
         losses = {
             record.metrics["test_loss"] for record in Trainer(job_of(study, data, "one")).epochs()
         }
-        still = study.model_copy(
-            update={"arm": {"one": study.arm["one"].model_copy(update={"freeze": "features"})}}
-        )
+        probe = {"freeze": "features", "augment": True}
+        still = study.model_copy(update={"arm": {"one": study.arm["one"].model_copy(update=probe)}})
         losses = {r.metrics["test_loss"] for r in Trainer(job_of(still, data)).epochs()}
         assert (len(losses) > 1) == random
 
