@@ -36,6 +36,12 @@ OutOption = Annotated[Path, typer.Option(help="The folder; a stopped fetch goes 
 SurveyOption = Annotated[str, typer.Option(help="sdss or legacy.")]
 PixelsOption = Annotated[int, typer.Option(help="Pixels of a side.")]
 ArcsecOption = Annotated[float, typer.Option(min=1, max=3600, help="Field of view, a side.")]
+RadiiOption = Annotated[
+    float | None, typer.Option(min=0.1, help="Field of view in radii, in place of --arcsec.")
+]
+RadiusColumnOption = Annotated[
+    str, typer.Option(help="The table's column of radii in arcseconds, for --radii.")
+]
 ServerOption = Annotated[str, typer.Option(metavar="URL", help="Another address of the service.")]
 AtOnceOption = Annotated[int, typer.Option(min=1, max=16, help="Requests at a time.")]
 RateOption = Annotated[float, typer.Option(min=0.1, max=100, help="Requests a second, at most.")]
@@ -86,12 +92,8 @@ def cutouts(
     survey: SurveyOption = "sdss",
     pixels: PixelsOption = 256,
     arcsec: ArcsecOption = 100.0,
-    radii: Annotated[
-        float | None, typer.Option(min=0.1, help="Field of view in radii, in place of --arcsec.")
-    ] = None,
-    radius_column: Annotated[
-        str, typer.Option(help="The CSV's column of radii in arcseconds.")
-    ] = "petrorad",
+    radii: RadiiOption = None,
+    radius_column: RadiusColumnOption = "petrorad",
     server: ServerOption = "",
     at_once: AtOnceOption = 4,
     rate: RateOption = 8.0,
@@ -115,9 +117,11 @@ def nair_abraham(
     survey: SurveyOption = "sdss",
     pixels: PixelsOption = 256,
     arcsec: ArcsecOption = 100.0,
+    radii: RadiiOption = None,
+    radius_column: RadiusColumnOption = "petrorad",
     server: ServerOption = "",
     catalogue_server: Annotated[
-        str, typer.Option(metavar="URL", help="Another address of VizieR's asu-tsv.")
+        str, typer.Option(metavar="URL", help="Another address of VizieR's asu-tsv or votable.")
     ] = "",
     at_once: AtOnceOption = 4,
     rate: RateOption = 8.0,
@@ -130,9 +134,10 @@ def nair_abraham(
     from galaxy_mlflow.data_card import NAIR_ABRAHAM, verdict
     from galaxy_mlflow.vizier import fetch_nair_abraham
 
-    way = _cutouts(survey=survey, server=server, pixels=pixels, arcsec=arcsec)
+    way = _cutouts(survey=survey, server=server, pixels=pixels, arcsec=arcsec, radii=radii)
     fetch = _Fetch(out, way, _service(at_once, rate, attempts), label="ttype")
-    targets = fetch_nair_abraham(out, fetch.service, catalogue_server)
+    column = None if radii is None else radius_column
+    targets = fetch_nair_abraham(out, fetch.service, catalogue_server, column)
     fetched = fetch.bring(targets)
     say("\n".join(verdict(fetched.had).lines()))
     fetch.tell(fetched, (NAIR_ABRAHAM,), _NAIR_ABRAHAM)

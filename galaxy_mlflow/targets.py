@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import io
 import math
 import re
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
-from galaxy_mlflow.errors import BadItem, DataError
+import numpy as np
+
+from galaxy_mlflow.errors import BadItem, DataError, did_you_mean
 from galaxy_mlflow.listings import read_csv_columns
 
 _SAFE: Final = re.compile(r"[\w.+-]{1,100}")  # an id is a file's name too
@@ -110,16 +113,18 @@ class Table:
 
 
 def parse_vizier(content: bytes) -> Table:
-    """Read the tab-separated answer of VizieR's ASU service (CDS, asu-tsv).
+    """Read an answer of VizieR: tab-separated (CDS, asu-tsv), or a VOTable (IVOA, 1.0 to 1.5).
 
-    Comment lines begin with `#`, of which `#Column` lines tell the columns; then come a line of
-    names, one of units and one of dashes, and the rows.
+    In the first, comment lines begin with `#`, of which `#Column` lines tell the columns; then come
+    a line of names, one of units and one of dashes, and the rows.
 
     Raises
     ------
     DataError
-        It is no such answer, an answer that tells of an error, or one cut short in a row.
+        It is no such answer, an answer that tells of an error, or one cut short.
     """
+    if content.lstrip()[:1] == b"<":
+        return _parse_votable(content)
     text = content.decode("utf-8", errors="replace")
     if "QUERY_STATUS=ERROR" in text or "#***" in text:
         told = next((row for row in text.splitlines() if "ERROR" in row or "***" in row), "")
@@ -137,6 +142,32 @@ def parse_vizier(content: bytes) -> Table:
     return Table(dict(zip(names, cells, strict=True)), _ucds(text))
 
 
+def _parse_votable(content: bytes) -> Table:
+    from astropy.io.votable import parse
+    from astropy.io.votable.exceptions import VOWarning
+
+    try:
+        answer = parse(io.BytesIO(content), verify="ignore")
+        _refuse_error(info for part in (answer, *answer.resources) for info in part.infos)
+        table = answer.get_first_table()
+    except (VOWarning, IndexError, ValueError) as error:
+        raise DataError(f"is no whole table of VizieR: {str(error).strip()}") from None
+    columns = {field.name: tuple(map(_shown, table.array[field.ID])) for field in table.fields}
+    return Table(columns, {field.name: field.ucd or "" for field in table.fields})
+
+
+def _refuse_error(told: Iterable[Any]) -> None:
+    """Raise what an INFO element tells of an error (DALI 1.1, section 4.4)."""
+    for info in told:
+        if info.name == "QUERY_STATUS" and info.value == "ERROR":
+            raise DataError(f"VizieR answers with an error: {(info.content or '').strip()[:200]}")
+
+
+def _shown(value: Any) -> str:
+    """Return a cell as text; an empty one is masked."""
+    return "" if np.ma.is_masked(value) else str(value).strip()
+
+
 def _is_rule(line: str) -> bool:
     cells = [cell.strip() for cell in line.split("\t")]
     return any(cells) and all(set(cell) <= {"-"} for cell in cells)
@@ -147,7 +178,7 @@ def _ucds(text: str) -> dict[str, str]:
     return {name.strip(): ucd for name, ucd in found}
 
 
-def nair_abraham_targets(table: Table) -> Targets:
+def nair_abraham_targets(table: Table, radius_column: str | None = None) -> Targets:
     """Return the galaxies of the catalogue, with the T-type as label.
 
     Names of columns are never taken for granted: positions are told by their UCD, identifiers by
@@ -164,6 +195,8 @@ def nair_abraham_targets(table: Table) -> Targets:
         "dec": _position(table, "dec"),
         "label": _ttype_column(table),
     }
+    if radius_column is not None:
+        chosen["radius"] = _named(table, radius_column)
     rows = zip(*(table.columns[name] for name in chosen.values()), strict=True)
     found = []
     for number, row in enumerate(rows, 1):
@@ -190,6 +223,14 @@ def _position(table: Table, axis: str) -> str:
         if cells and all(re.fullmatch(r"[+-]?\d+(\.\d*)?", cell) for cell in cells):
             return name
     raise DataError(f"no column of {axis} in degrees; found: {_names(table)}")
+
+
+def _named(table: Table, wanted: str) -> str:
+    found = {name.lower(): name for name in table.columns}
+    if wanted.lower() not in found:
+        near = did_you_mean(wanted, table.columns)
+        raise DataError(f"no column {wanted!r}{near}; found: {_names(table)}")
+    return found[wanted.lower()]
 
 
 def _ttype_column(table: Table) -> str:

@@ -18,12 +18,15 @@ _QUERY: Final = (
 CATALOGUE: Final = "catalogue.tsv"
 
 
-def fetch_nair_abraham(folder: Path, service: Service, server: str = "") -> Targets:
-    """Return the catalogue's galaxies; the answer is kept in the folder, and asked for once.
+def fetch_nair_abraham(
+    folder: Path, service: Service, server: str = "", radius_column: str | None = None
+) -> Targets:
+    """Return the catalogue's galaxies; the answer is kept in the folder, asked for once.
 
     Parameters
     ----------
-    server : the address of VizieR's asu-tsv; "" for the one at CDS
+    server : the address of VizieR's asu-tsv, or votable; "" for asu-tsv at CDS
+    radius_column : its column of radii in arcseconds, where the field of view is to follow them
 
     Raises
     ------
@@ -40,7 +43,7 @@ def fetch_nair_abraham(folder: Path, service: Service, server: str = "") -> Targ
             raise DownloadError(f"{server or VIZIER}: {error}") from None
         write_bytes(file, content)
     try:
-        return nair_abraham_targets(parse_vizier(file.read_bytes()))
+        return nair_abraham_targets(parse_vizier(file.read_bytes()), radius_column)
     except DataError as error:
         raise DataError(f"{file}: {error}") from None
 

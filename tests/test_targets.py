@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from vizier_answer import vizier_answer
+from vizier_answer import as_votable, vizier_answer
 
 from galaxy_mlflow.errors import DataError
 from galaxy_mlflow.targets import PUBLISHED_TTYPES, nair_abraham_targets, parse_vizier, read_targets
@@ -62,6 +62,20 @@ def test_the_columns_of_vizier_are_told_by_what_they_hold(name: str) -> None:
     assert {int(target.label) for target in found.good} <= set(PUBLISHED_TTYPES)
 
 
+def test_a_votable_gives_the_same_galaxies() -> None:
+    content = vizier_answer(400)
+    assert nair_abraham_targets(parse_vizier(as_votable(content))) == nair_abraham_targets(
+        parse_vizier(content)
+    )
+
+
+def test_radii_come_from_the_named_column() -> None:
+    table = parse_vizier(vizier_answer(400))
+    assert [t.radius for t in nair_abraham_targets(table, "RP90").good[:3]] == [5, 6, 7]
+    with pytest.raises(DataError, match=r"no column 'Rp9' \(did you mean 'Rp90'\?\); found: "):
+        nair_abraham_targets(table, "Rp9")
+
+
 def test_all_published_ttypes_are_found() -> None:
     total = sum(PUBLISHED_TTYPES.values())
     found = nair_abraham_targets(parse_vizier(vizier_answer(total)))
@@ -71,7 +85,15 @@ def test_all_published_ttypes_are_found() -> None:
 @pytest.mark.parametrize(
     ("content", "reason"),
     [
-        (b"<html>Service unavailable</html>", "is no table of VizieR"),
+        (b"<html>Service unavailable</html>", "is no whole table of VizieR"),
+        (b"Service unavailable", "is no table of VizieR"),
+        (b"<?xml version='1.0'?><VOTABLE/>", "is no whole table of VizieR"),
+        (as_votable(vizier_answer(20))[:-300], "is no whole table of VizieR"),
+        (
+            b"<?xml version='1.0'?><VOTABLE version='1.4'><RESOURCE><INFO name='QUERY_STATUS'"
+            b" value='ERROR'>no such table</INFO></RESOURCE></VOTABLE>",
+            "answers with an error: no such table",
+        ),
         (b"", "is no table of VizieR"),
         (b"#INFO\tQUERY_STATUS=ERROR\n#*** no such catalogue\n", "answers with an error"),
         (vizier_answer(20)[:-30], "it is cut short"),

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import io
 import random
 
-from galaxy_mlflow.targets import PUBLISHED_TTYPES
+from astropy.io.votable import from_table
+from astropy.table import Column, Table
+
+from galaxy_mlflow.targets import PUBLISHED_TTYPES, parse_vizier
 
 HEADER = """#
 #   VizieR Astronomical Server vizier.cds.unistra.fr
@@ -29,6 +33,7 @@ _COLUMNS = (
     ("SDSS", "(a19)", "SDSS identification", "meta.id;meta.main", ""),
     ("zs", "(F7.5)", "Redshift", "src.redshift", ""),
     ("Bar", "(I2)", "Bar type", "src.morph", ""),
+    ("Rp90", "(F5.2)", "Petrosian 90% radius", "phys.angSize", "arcsec"),
     ("{ttype}", "(I2)", "T-type", "src.morph.type", ""),
 )
 
@@ -49,6 +54,31 @@ def vizier_answer(rows: int, ttype: str = "TT", *, spoiled: bool = False) -> byt
     lines.append("\t".join(column[-1] for column in columns))
     lines.append("\t".join("-" * max(3, len(column[0])) for column in columns))
     for row, value in enumerate(types[:rows]):
-        cells = (row / 2 % 360, -1 + row % 4 / 4, f"J{row:06d}.00-010000.00", 0.05, row % 3)
+        cells = (
+            row / 2 % 360,
+            -1 + row % 4 / 4,
+            f"J{row:06d}.00-010000.00",
+            0.05,
+            row % 3,
+            5 + row % 4,
+        )
         lines.append("\t".join(map(str, (*cells, row % 7 if spoiled else value))))
     return (HEADER + "\n".join(lines) + "\n\n").encode()
+
+
+def as_votable(content: bytes) -> bytes:
+    """Return the same answer as VizieR's `votable` gives it: numbers as numbers, UCDs, a mask."""
+    known = parse_vizier(content)
+    columns = []
+    for name, cells in known.columns.items():
+        number = int if "(I" in _form(content, name) else float
+        values = cells if name == "SDSS" else [number(cell) for cell in cells]
+        columns.append(Column(values, name=name, meta={"ucd": known.ucds[name]}))
+    written = io.BytesIO()
+    from_table(Table(columns)).to_xml(written)
+    return written.getvalue()
+
+
+def _form(content: bytes, name: str) -> str:
+    line = next(x for x in content.decode().splitlines() if x.startswith(f"#Column\t{name}\t"))
+    return line.split("\t")[2]
