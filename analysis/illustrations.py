@@ -94,7 +94,7 @@ def shown(mistakes: Mistakes) -> list[tuple[Mistake, ...]]:
 
 def illustrate(mistakes: Mistakes | None, pictures: Pictures) -> Illustrations:
     """Return the pictures that a page of these mistakes shows; of none, none are asked for."""
-    if mistakes is None:
+    if mistakes is None or not mistakes.pairs:
         return Illustrations()
     groups = shown(mistakes)
     targets = [[(mistake.id, mistake.predicted) for mistake in group] for group in groups]

@@ -43,6 +43,8 @@ _DISPUTED_NAMES: Final = {
     "wrong": "disputing",
     "times": "suggesting",
 }
+_DIGITS: Final = 9
+"""Of means: the order of adding must not decide what comes first."""
 _IMAGE: Final = ["id", "true"]
 _KIND: Final = [*_IMAGE, "predicted"]
 
@@ -71,6 +73,7 @@ class Mistake:
     Attributes
     ----------
     splits : splits that had the image in their test set
+    wrong : networks that gave this or another wrong answer
     probability : mean probability that was given to this answer by those who gave it
     by_arm : one count an arm that was tested on the image
     """
@@ -79,6 +82,7 @@ class Mistake:
     true: str
     predicted: str
     splits: int
+    wrong: int
     probability: float
     by_arm: tuple[ArmCount, ...]
 
@@ -208,6 +212,7 @@ def image_table(answers: pd.DataFrame) -> pd.DataFrame:
     wrong = answers["predicted"] != answers["true"]
     found = answers.assign(wrong=wrong).groupby(key)["wrong"].agg(tested="size", wrong="sum")
     kinds = answers[wrong].groupby([*key, "predicted"])["confidence"].agg(["size", "mean"])
+    kinds["mean"] = kinds["mean"].round(_DIGITS)
     kinds = kinds.reset_index().sort_values(
         [*key, "size", "mean", "predicted"], ascending=[True, True, True, False, False, True]
     )
@@ -278,18 +283,25 @@ def disputed_images(
     said = image_table(answers.assign(arm="")).set_index(_IMAGE)[["wrong", "answer", "times"]]
     chances = images[_probabilities(answers)].mean()
     found = tested.join(said).join(chances).reset_index()
-    least = min(fewest, found["networks"].max()) if len(found) else fewest
-    enough = (found["networks"] >= least) & (found["wrong"] >= share * found["networks"])
+    enough = (found["networks"] >= least_networks(answers, fewest)) & (
+        found["wrong"] >= share * found["networks"]
+    )
     found = found[enough & (found["wrong"] > 0)]
     found["mean_probability_of_label"] = probability_of(found, "true")
     found["mean_probability_of_suggested"] = probability_of(found, "answer")
     return _by_margin(found.rename(columns=_DISPUTED_NAMES))
 
 
+def least_networks(answers: pd.DataFrame, fewest: int = FEWEST_NETWORKS) -> int:
+    """Return `fewest`, or what the most tested image was tested by where that is less."""
+    return min(fewest, int(answers.groupby(_IMAGE).size().max()))
+
+
 def _by_margin(table: pd.DataFrame) -> pd.DataFrame:
     margin = table["mean_probability_of_suggested"] - table["mean_probability_of_label"]
-    order = ["margin", "networks", "id"]
-    ranked = table.assign(margin=margin).sort_values(order, ascending=[False, False, True])
+    ranked = table.assign(margin=margin.round(_DIGITS)).sort_values(
+        ["margin", "networks", "id"], ascending=[False, False, True]
+    )
     return ranked[list(DISPUTED_COLUMNS)].reset_index(drop=True)
 
 
@@ -310,6 +322,7 @@ def _ranked(answers: pd.DataFrame) -> pd.DataFrame:
     tested = answers.groupby(_IMAGE).agg(networks=("id", "size"), splits=(schema.SPLIT, "nunique"))
     found = found.join(tested, on=_IMAGE)
     found["share"] = found["times"] / found["networks"]
+    found["probability"] = found["probability"].round(_DIGITS)
     order = ["times", "share", "probability", "id"]
     return found.sort_values(order, ascending=[False, False, False, True], ignore_index=True)
 
@@ -330,6 +343,7 @@ def _with_counts(
     """Return ranked rows as mistakes, with the counts of each arm."""
     mine = answers[answers["id"].isin(rows["id"])]
     tested = mine.groupby([*_IMAGE, schema.ARM]).size().to_dict()
+    wrong = mine[mine["predicted"] != mine["true"]].groupby(_IMAGE).size().to_dict()
     sure = mine.groupby([*_KIND, schema.ARM])["confidence"]
     times, mean = sure.size().to_dict(), sure.mean().to_dict()
 
@@ -340,6 +354,7 @@ def _with_counts(
     def mistake(row: pd.Series) -> Mistake:
         kind = (str(row["id"]), str(row["true"]), str(row["predicted"]))
         counts = [counted(kind, arm) for arm in arms if (*kind[:2], arm) in tested]
-        return Mistake(*kind, int(row["splits"]), float(row["probability"]), tuple(counts))
+        facts = int(row["splits"]), wrong[kind[:2]], float(row["probability"])
+        return Mistake(*kind, *facts, tuple(counts))
 
     return tuple(mistake(row) for _, row in rows.iterrows())

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from analysis.illustrations import SHOWN_PAIRS, Illustrations, shown
-from analysis.mistakes import DISPUTED_SHARE, FEWEST_NETWORKS, Mistake, Mistakes
+from analysis.mistakes import DISPUTED_SHARE, Mistake, Mistakes, least_networks
 
 FILE = "disputed.csv"
 NO_PICTURES = (
@@ -24,7 +24,7 @@ _READING = (
 _HEAT = (
     " Where a second image stands beside the first, it is Grad-CAM: bright is what spoke for the "
     "wrong answer to the named network, which gave it and had not trained on this galaxy; the dark "
-    "margin is what no network sees."
+    "margin lies outside of what it was shown."
 )
 
 
@@ -49,6 +49,7 @@ class Card:
     image: str
     heat: str
     heat_note: str
+    disputing: str
     splits: str
     bars: tuple[Bar, ...]
 
@@ -122,9 +123,9 @@ def _intro(mistakes: Mistakes, illustrations: Illustrations) -> tuple[str, ...]:
     wrong = sum(pair.answers for pair in mistakes.pairs)
     first = (
         f"{_many(mistakes.networks, 'network')} gave {len(mistakes.answers):,} answers to the "
-        f"{mistakes.images:,} images of their test sets; {wrong:,} are wrong. A bar stands for the "
-        "splits of one arm that had the image in their test set, its full part for those whose "
-        "network gave this answer; the small number is the mean probability that it gave then."
+        f"{mistakes.images:,} images of their test sets; {wrong:,} are wrong. Each bar is one "
+        "arm: of the splits that tested this galaxy, those whose network gave this wrong answer; "
+        "the small number is the mean probability that it gave to it."
     )
     return (first,) if illustrations.images else (first, NO_PICTURES)
 
@@ -149,7 +150,7 @@ def _disputed_note(mistakes: Mistakes, count: int) -> str:
     if not count:
         return "No label is contradicted by nearly all networks that were tested on its image."
     total = len(mistakes.disputed)
-    least = min(FEWEST_NETWORKS, int(mistakes.disputed["networks"].max()))
+    least = least_networks(mistakes.answers)
     part = f" The first {count} of them are shown." if count < total else ""
     return (
         f"{_many(total, 'image')} of {mistakes.images:,}: at least {100 * DISPUTED_SHARE:.0f} % of "
@@ -186,6 +187,7 @@ def _card(mistake: Mistake, arms: tuple[str, ...], illustrations: Illustrations)
         image=_uri(_kind_of(image), image) if image else "",
         heat=_uri(_kind_of(heat.picture), heat.picture) if heat else "",
         heat_note=f"{heat.job.run_name}, {heat.probability:.2f}" if heat else "",
+        disputing=f"{mistake.wrong} of {mistake.networks} contradict the label",
         splits=f"tested in {_many(mistake.splits, 'split')}",
         bars=tuple(bars),
     )
