@@ -7,6 +7,8 @@ import csv
 import io
 import re
 import shutil
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -58,9 +60,10 @@ def here(trained: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path
 
 
 def reported(call: Call, *arguments: str) -> str:
-    done = call("report", *arguments, "--out", "out", "--min-pairs", "2", "--no-log")
+    """Write a page alone, and return it from the mistakes on."""
+    done = call("report", *arguments, "--out", "page.html", "--min-pairs", "2", "--no-log")
     assert (done.code, done.err) == (0, "")
-    page = Path("out/report.html").read_text()
+    page = Path("page.html").read_text()
     start = page.index("<h2>The mistakes</h2>")
     return page[start:]
 
@@ -78,7 +81,13 @@ def test_a_study_given_by_name_shows_its_images_with_no_study_file(call: Call, h
     assert {image.size for image in shown} == {(32, 32)}
     assert "Grad-CAM of split-00" in text
     assert "No image can be shown here" not in text
-    for row in csv.DictReader(io.StringIO(Path("out/disputed.csv").read_text())):
+
+
+def test_disputed_labels_name_the_files_to_look_at(call: Call, here: Path) -> None:
+    assert call("report", "small", "--out", "out", "--min-pairs", "2", "--no-log").code == 0
+    rows = list(csv.DictReader(io.StringIO(Path("out/disputed.csv").read_text())))
+    assert rows
+    for row in rows:
         assert Path(row["path"]).name == f"{row['id'][1:]}.png"
         assert Path(row["path"]).is_file()
 
@@ -141,47 +150,45 @@ def test_images_of_other_data_are_not_shown(
     assert "are not those that the runs were trained on" in text
 
 
-def test_a_network_that_is_gone_costs_its_maps_alone(
-    call: Call, here: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    home = tmp_path / "home"
-    shutil.copytree(here / "home", home)
-    moved = Home(here / "home").artifacts  # where the database says they are
-    kept = {file: file.read_bytes() for file in moved.rglob("checkpoints/*") if file.is_file()}
+@contextmanager
+def instead(files: Iterable[Path], content: bytes | None) -> Iterator[None]:
+    """Put other content in place of files for a while; None removes them."""
+    kept = {file: file.read_bytes() for file in files}
+    assert kept
     try:
         for file in kept:
             file.unlink()
-        text = reported(call, "small")
+            if content is not None:
+                file.write_bytes(content)
+        yield
     finally:
-        for file, content in kept.items():
-            file.write_bytes(content)
+        for file, before in kept.items():
+            file.write_bytes(before)
+
+
+def checkpoints(here: Path) -> list[Path]:
+    found = Home(here / "home").artifacts.rglob("checkpoints/*")
+    return [file for file in found if file.is_file()]
+
+
+def test_a_network_that_is_gone_costs_its_maps_alone(call: Call, here: Path) -> None:
+    with instead(checkpoints(here), None):
+        text = reported(call, "small")
     assert images_in(text)
     assert "Grad-CAM of split" not in text.split("<h2>Limits</h2>")[0]
     assert re.search(r"No Grad-CAM of split-00\d/\w+: run \w+ has no checkpoint", text)
 
 
 def test_a_damaged_checkpoint_is_said_and_the_report_goes_on(call: Call, here: Path) -> None:
-    files = list(Home(here / "home").artifacts.rglob("best.safetensors"))
-    kept = {file: file.read_bytes() for file in files}
-    try:
-        for file in files:
-            file.write_bytes(b"nonsense")
+    with instead(checkpoints(here), b"nonsense"):
         text = reported(call, "small")
-    finally:
-        for file, content in kept.items():
-            file.write_bytes(content)
     assert images_in(text)
     assert "cannot be read as weights" in text
 
 
 def test_decoded_images_that_are_gone_are_said(call: Call, here: Path) -> None:
-    (file,) = Home(here / "home").cache.glob("*/images.npy")
-    away = file.with_suffix(".away")
-    file.rename(away)
-    try:
+    with instead(Home(here / "home").cache.glob("*/images.npy"), None):
         text = reported(call, "small")
-    finally:
-        away.rename(file)
     assert images_in(text) == []
     assert "the decoded images are gone or damaged" in text
 
