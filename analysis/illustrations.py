@@ -121,7 +121,7 @@ def choose_networks(
 
     Parameters
     ----------
-    answers : as `mistakes.all_answers` returns it
+    answers : as `answers.all_answers` returns it
     groups : images with the wrong answer each was given, those wanted most first
     each : images wanted of a group
     most : networks to choose

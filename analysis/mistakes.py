@@ -13,40 +13,15 @@ from typing import Final
 
 import pandas as pd
 
-from analysis.predictions import PROBABILITY, probability_of, read_predictions
+from analysis.answers import DIGITS, IMAGE, all_answers
+from analysis.disputes import disputed_images
 from analysis.study import Study
 from galaxy_mlflow import schema
 
-ANSWER_COLUMNS: Final = (schema.SPLIT, schema.ARM, "id", "true", "predicted", "confidence")
-IMAGE_COLUMNS: Final = ("id", "true", "arm", "tested", "wrong", "answer", "times", "probability")
-DISPUTED_COLUMNS: Final = (
-    "id",
-    "label",
-    "suggested",
-    "networks",
-    "disputing",
-    "suggesting",
-    "splits",
-    "mean_probability_of_label",
-    "mean_probability_of_suggested",
-)
-DISPUTED_SHARE: Final = 0.9
-"""Share of an image's networks that must contradict its label for it to be disputed."""
-FEWEST_NETWORKS: Final = 3
-"""Networks that must have been tested on a disputed image, where any image has so many."""
 SHOWN_A_PAIR: Final = 8
 """Images in the gallery of one confused pair."""
 
-_DISPUTED_NAMES: Final = {
-    "true": "label",
-    "answer": "suggested",
-    "wrong": "disputing",
-    "times": "suggesting",
-}
-_DIGITS: Final = 9
-"""Of means: the order of adding must not decide what comes first."""
-_IMAGE: Final = ["id", "true"]
-_KIND: Final = [*_IMAGE, "predicted"]
+_KIND: Final = [*IMAGE, "predicted"]
 
 
 @dataclass(frozen=True)
@@ -172,57 +147,6 @@ def find_mistakes(study: Study, arms: Sequence[str] | None = None) -> Mistakes |
     )
 
 
-def all_answers(study: Study, arms: Sequence[str] | None = None) -> pd.DataFrame:
-    """Return the answers of all finished networks of some arms (None: all) to their test sets.
-
-    Returns
-    -------
-    One row an answer, columns `ANSWER_COLUMNS`: split (int64), arm, id of the image, its class and
-    the class that was answered (keys, str), and the probability of that answer; then one column
-    p_<class> for the probability of each class. All are in [0, 1]. A run that has left no
-    predictions has no rows.
-
-    Raises
-    ------
-    AnalysisError
-        A file of predictions is not one.
-    """
-    runs = study.runs[study.runs["status"] == schema.FINISHED]
-    runs = runs[runs[schema.ARM].isin(list(arms or study.arms))]
-    files = study.artifacts([str(run) for run in runs["run_id"]], schema.PREDICTIONS_FILE)
-    parts = [
-        _answers(files[run], schema.JobId("", int(split), str(arm)))
-        for run, split, arm in runs[["run_id", schema.SPLIT, schema.ARM]].itertuples(index=False)
-        if run in files
-    ]
-    return pd.concat(parts, ignore_index=True) if parts else pd.DataFrame(columns=ANSWER_COLUMNS)
-
-
-def image_table(answers: pd.DataFrame) -> pd.DataFrame:
-    """Return what each arm's networks say of each image.
-
-    Returns
-    -------
-    One row an image and arm, columns `IMAGE_COLUMNS`, sorted by id and arm: splits in which the
-    image was `tested` and `wrong` (int64), the most frequent wrong `answer` ("" for none; of
-    equally frequent ones the more probable, then the first by name), how many `times` it
-    was given, and the mean `probability` of it then (nan for none).
-    """
-    key = [*_IMAGE, schema.ARM]
-    wrong = answers["predicted"] != answers["true"]
-    found = answers.assign(wrong=wrong).groupby(key)["wrong"].agg(tested="size", wrong="sum")
-    kinds = answers[wrong].groupby([*key, "predicted"])["confidence"].agg(["size", "mean"])
-    kinds["mean"] = kinds["mean"].round(_DIGITS)
-    kinds = kinds.reset_index().sort_values(
-        [*key, "size", "mean", "predicted"], ascending=[True, True, True, False, False, True]
-    )
-    names = {"predicted": "answer", "size": "times", "mean": "probability"}
-    first = kinds.drop_duplicates(key).rename(columns=names).set_index(key)
-    table = found.join(first).fillna({"answer": "", "times": 0}).astype({"times": "int64"})
-    rows: pd.DataFrame = table.reset_index()[list(IMAGE_COLUMNS)]
-    return rows
-
-
 def confused_pairs(
     answers: pd.DataFrame, arms: Sequence[str], shown: int = SHOWN_A_PAIR
 ) -> tuple[ConfusedPair, ...]:
@@ -255,74 +179,14 @@ def confused_pairs(
     return tuple(sorted(pairs, key=lambda pair: (-pair.answers, pair.true, pair.predicted)))
 
 
-def disputed_images(
-    answers: pd.DataFrame, share: float = DISPUTED_SHARE, fewest: int = FEWEST_NETWORKS
-) -> pd.DataFrame:
-    """Return the images whose label nearly all networks that were tested on them contradict.
-
-    The label may be wrong, or the image unusual. Order: by the mean probability of the suggested
-    class less that of the label, the margin by which Northcutt, Jiang & Chuang (2021, J. Artif.
-    Intell. Res. 70, 1373) rank label errors; then by the number of networks, then by id.
-
-    Parameters
-    ----------
-    answers : as `all_answers` returns it
-    share : of the networks tested on an image, that must contradict its label, in (0, 1]
-    fewest : networks that must have been tested on it; where no image was tested by so many, as
-        many as any was
-
-    Returns
-    -------
-    One row an image, columns `DISPUTED_COLUMNS`: class keys `label` and `suggested` (the most
-    frequent other answer; of equally frequent ones the more probable, then the first by name),
-    how many `networks` were tested on it, were `disputing` its label, were `suggesting` that class,
-    in how many `splits`, and the mean probabilities of both classes over all these networks.
-    """
-    images = answers.groupby(_IMAGE)
-    tested = images.agg(networks=("id", "size"), splits=(schema.SPLIT, "nunique"))
-    said = image_table(answers.assign(arm="")).set_index(_IMAGE)[["wrong", "answer", "times"]]
-    chances = images[_probabilities(answers)].mean()
-    found = tested.join(said).join(chances).reset_index()
-    enough = (found["networks"] >= least_networks(answers, fewest)) & (
-        found["wrong"] >= share * found["networks"]
-    )
-    found = found[enough & (found["wrong"] > 0)]
-    found["mean_probability_of_label"] = probability_of(found, "true")
-    found["mean_probability_of_suggested"] = probability_of(found, "answer")
-    return _by_margin(found.rename(columns=_DISPUTED_NAMES))
-
-
-def least_networks(answers: pd.DataFrame, fewest: int = FEWEST_NETWORKS) -> int:
-    """Return `fewest`, or what the most tested image was tested by where that is less."""
-    return min(fewest, int(answers.groupby(_IMAGE).size().max()))
-
-
-def _by_margin(table: pd.DataFrame) -> pd.DataFrame:
-    margin = table["mean_probability_of_suggested"] - table["mean_probability_of_label"]
-    ranked = table.assign(margin=margin.round(_DIGITS)).sort_values(
-        ["margin", "networks", "id"], ascending=[False, False, True]
-    )
-    return ranked[list(DISPUTED_COLUMNS)].reset_index(drop=True)
-
-
-def _answers(content: bytes, job: schema.JobId) -> pd.DataFrame:
-    table = read_predictions(content, f"{schema.PREDICTIONS_FILE} of {job.run_name}")
-    found = table.reset_index().assign(split=job.split, arm=job.arm)
-    return found[[*ANSWER_COLUMNS, *_probabilities(table)]]
-
-
-def _probabilities(table: pd.DataFrame) -> list[str]:
-    return [str(name) for name in table if str(name).startswith(PROBABILITY)]
-
-
 def _ranked(answers: pd.DataFrame) -> pd.DataFrame:
     """Return one row an image and wrong answer, worst first, and how it came about."""
     wrong = answers[answers["predicted"] != answers["true"]]
     found = wrong.groupby(_KIND)["confidence"].agg(times="size", probability="mean").reset_index()
-    tested = answers.groupby(_IMAGE).agg(networks=("id", "size"), splits=(schema.SPLIT, "nunique"))
-    found = found.join(tested, on=_IMAGE)
+    tested = answers.groupby(IMAGE).agg(networks=("id", "size"), splits=(schema.SPLIT, "nunique"))
+    found = found.join(tested, on=IMAGE)
     found["share"] = found["times"] / found["networks"]
-    found["probability"] = found["probability"].round(_DIGITS)
+    found["probability"] = found["probability"].round(DIGITS)
     order = ["times", "share", "probability", "id"]
     return found.sort_values(order, ascending=[False, False, False, True], ignore_index=True)
 
@@ -342,8 +206,8 @@ def _with_counts(
 ) -> tuple[Mistake, ...]:
     """Return ranked rows as mistakes, with the counts of each arm."""
     mine = answers[answers["id"].isin(rows["id"])]
-    tested = mine.groupby([*_IMAGE, schema.ARM]).size().to_dict()
-    wrong = mine[mine["predicted"] != mine["true"]].groupby(_IMAGE).size().to_dict()
+    tested = mine.groupby([*IMAGE, schema.ARM]).size().to_dict()
+    wrong = mine[mine["predicted"] != mine["true"]].groupby(IMAGE).size().to_dict()
     sure = mine.groupby([*_KIND, schema.ARM])["confidence"]
     times, mean = sure.size().to_dict(), sure.mean().to_dict()
 

@@ -6,13 +6,14 @@ import base64
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from analysis.disputes import DISPUTED_SHARE, least_networks
 from analysis.illustrations import SHOWN_PAIRS, Illustrations, shown
-from analysis.mistakes import DISPUTED_SHARE, Mistake, Mistakes, least_networks
+from analysis.mistakes import Mistake, Mistakes
 
 FILE = "disputed.csv"
 NO_PICTURES = (
-    "This page has no images: give `report` the study file, on a machine that has the images or "
-    "trained on them, and it shows them here."
+    "This page has no images: give the study file to galaxy-mlflow report, on a machine that has "
+    "the images, and it shows them here."
 )
 _OPEN = 3
 """Pairs that are seen at once; the others unfold."""

@@ -154,6 +154,11 @@ def read_predictions(content: bytes, where: str) -> pd.DataFrame:
     return rows
 
 
+def probabilities(table: pd.DataFrame) -> list[str]:
+    """Return the names of the columns p_<class>."""
+    return [str(name) for name in table if str(name).startswith(PROBABILITY)]
+
+
 def probability_of(table: pd.DataFrame, column: str) -> NDArray[np.float64]:
     """Return row by row the probability of the class that a column names, from p_<class>."""
     probability = np.zeros(len(table))

@@ -149,7 +149,11 @@ def report(
     loaded = _load(study, database)
     question = Question(metric, _names(arms), allow_unfinished, min_pairs, rope)
     target = out or Path("reports") / loaded.name
-    page = write_report(loaded, target, question, _evidence(study, loaded, grad_cam))
+    try:
+        page = write_report(loaded, target, question, _evidence(study, loaded, grad_cam))
+    except KeyboardInterrupt:
+        complain("stopped before the page was written: call the same command again")
+        raise typer.Exit(cli_runs.INTERRUPTED) from None
     say(f"report: {page}")
     if log and loaded.source.uri:
         _log(loaded, target)

@@ -22,8 +22,8 @@ Heat = NDArray[np.float32]
 LEAST_GRID: Final = 4
 """Cells a side that a layer's map must have: a coarser one says nothing of where."""
 _COLOURS: Final = "inferno"
-_STRENGTH: Final = 0.7
-"""Opacity of the colours where the heat is highest."""
+_STRENGTH: Final = 0.8
+"""Of the heat's light, where it is highest."""
 _OUTSIDE: Final = 0.4
 """Light that is left of what the network does not see."""
 
@@ -92,19 +92,20 @@ def last_map(network: nn.Module, batch: Tensor) -> nn.Module:
 
 
 def overlay(image: Pixels, heat: Heat, crop: int) -> Pixels:
-    """Return an image (size, size, 3) with its heat (size, size) over it.
+    """Return an image (size, size, 3) with its heat (size, size) shining through it.
 
-    What lies outside of the centre of `crop` pixels a side, which the network never sees, is
+    Light is added as two slides on one screen add it, so that the galaxy is seen within the heat.
+    What lies outside of the centre of `crop` pixels a side, which the network never saw, is
     darkened.
     """
     import matplotlib
 
-    colours = matplotlib.colormaps[_COLOURS](heat)[..., :3] * 255
-    opacity = _STRENGTH * heat[..., None]
-    light = np.full_like(opacity, _OUTSIDE)
+    light = np.full((*heat.shape, 1), _OUTSIDE)
     inside = _inside(len(image), crop)
     light[inside, inside] = 1
-    mixed: Pixels = (image * light * (1 - opacity) + colours * opacity).round().astype(np.uint8)
+    glow = _STRENGTH * heat[..., None] * matplotlib.colormaps[_COLOURS](heat)[..., :3]
+    dark = (1 - image * light / 255) * (1 - glow)
+    mixed: Pixels = (255 * (1 - dark)).round().astype(np.uint8)
     return mixed
 
 

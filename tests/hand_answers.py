@@ -35,7 +35,7 @@ ANSWERS: tuple[Answer, ...] = (
 
 
 def table_of(answers: Iterable[Answer]) -> pd.DataFrame:
-    """Return answers as `analysis.mistakes.all_answers` does; other classes share the rest."""
+    """Return answers as `analysis.answers.all_answers` does; other classes share the rest."""
     rows = []
     for split, arm, name, true, predicted, probability in answers:
         rest = (1 - probability) / (len(CLASSES) - 1)

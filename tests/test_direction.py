@@ -29,8 +29,8 @@ PACKAGE = tuple(
 ANALYSIS = tuple(
     """
     stats points export study arrow_rows database exported asking query pairs curves matrices
-    classes predictions mistakes illustrations times wording sheet prose findings compare energy
-    tables facts figures gallery paper contents markup mistakes_page page report
+    classes predictions answers disputes mistakes illustrations times wording sheet prose findings
+    compare energy tables facts figures gallery paper contents markup mistakes_page page report
     """.split()
 )
 PARTS = ("stats", "figures", "gallery", "paper")

@@ -18,7 +18,7 @@ from PIL import Image
 from small_study import CLASSES, STUDY, write_study
 
 from analysis import load_study
-from analysis.mistakes import all_answers
+from analysis.answers import all_answers
 from galaxy_mlflow.errors import DataError
 from galaxy_mlflow.evidence import LARGEST, as_jpeg
 from galaxy_mlflow.home import Home
@@ -130,7 +130,7 @@ def test_elsewhere_the_study_file_finds_the_images_and_its_name_does_not(
     monkeypatch.setenv("GALAXY_MLFLOW_HOME", str(tmp_path / "elsewhere"))
     text = reported(call, "small")
     assert images_in(text) == []
-    assert "give `report` the study file" in text
+    assert "give the study file to galaxy-mlflow report" in text
     assert "No image can be shown here: small: neither a study file nor a shipped" in text
     again = reported(call, str(here / "small.toml"))
     assert images_in(again)

@@ -12,16 +12,10 @@ from hand_answers import ANSWERS, FIRST, SECOND, Answer, of_network, table_of
 from predicted_runs import PredictionWriter, parquet
 
 import analysis
+from analysis.answers import all_answers, image_table
+from analysis.disputes import DISPUTED_COLUMNS, disputed_images
 from analysis.illustrations import choose_networks
-from analysis.mistakes import (
-    DISPUTED_COLUMNS,
-    Mistakes,
-    all_answers,
-    confused_pairs,
-    disputed_images,
-    find_mistakes,
-    image_table,
-)
+from analysis.mistakes import Mistakes, confused_pairs, find_mistakes
 from galaxy_mlflow import schema
 from galaxy_mlflow.errors import AnalysisError
 from galaxy_mlflow.schema import JobId

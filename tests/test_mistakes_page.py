@@ -19,7 +19,7 @@ from test_report import Balance
 
 from analysis import Study, load_study
 from analysis.compare import Question
-from analysis.mistakes import DISPUTED_COLUMNS
+from analysis.disputes import DISPUTED_COLUMNS
 from analysis.mistakes_page import NO_PICTURES
 from analysis.report import write_report
 from galaxy_mlflow.schema import JobId
