@@ -69,10 +69,7 @@ class Evidence:
         ----------
         wanted : for each network the images that it is asked about, and the class
         """
-        if not self.grad_cam or self._index is None:
-            return {}
-        if self.store is None:
-            self.missing.append("Grad-CAM needs the trained networks, which an export has not.")
+        if not self.grad_cam or not wanted or not self._can_explain():
             return {}
         found: dict[Target, bytes] = {}
         with self.display.step("Grad-CAM") as progress:
@@ -81,6 +78,18 @@ class Evidence:
                 found |= self._asked(job, targets)
                 progress(done, len(wanted))
         return found
+
+    def _can_explain(self) -> bool:
+        """Whether networks can be asked at all; if not, say why."""
+        if self.store is None:
+            self.missing.append("Grad-CAM needs the trained networks, which an export has not.")
+            return False
+        try:
+            import galaxy_mlflow.explain  # noqa: F401
+        except ImportError as error:
+            self.missing.append(f"Grad-CAM needs torch and captum: {error}.")
+            return False
+        return True
 
     def _asked(self, job: JobId, targets: Sequence[Target]) -> dict[Target, bytes]:
         try:
