@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from analysis.disputes import DISPUTED_SHARE, least_networks
 from analysis.illustrations import SHOWN_PAIRS, Illustrations, shown
-from analysis.mistakes import Mistake, Mistakes
+from analysis.mistakes import ConfusedPair, Mistake, Mistakes
 
 FILE = "disputed.csv"
 NO_PICTURES = (
@@ -88,16 +88,15 @@ class MistakesView:
 
 def view(mistakes: Mistakes, illustrations: Illustrations) -> MistakesView:
     """Return what a page shows of mistakes."""
-    *pairs, disputed = shown(mistakes)
-    shown_pairs = zip(mistakes.pairs, pairs, strict=False)
+    *galleries, disputed = shown(mistakes)
     groups = tuple(
         Group(
             pair.true,
             pair.predicted,
-            _group_note(pair.answers, pair.images, len(cards)),
-            _cards(cards, mistakes, illustrations),
+            _group_note(pair, len(gallery)),
+            _cards(gallery, mistakes, illustrations),
         )
-        for pair, cards in shown_pairs
+        for pair, gallery in zip(mistakes.pairs, galleries, strict=False)  # the rarest have none
     )
     return MistakesView(
         intro=_intro(mistakes, illustrations),
@@ -107,9 +106,7 @@ def view(mistakes: Mistakes, illustrations: Illustrations) -> MistakesView:
         left_out=_left_out(mistakes),
         disputed=_cards(disputed, mistakes, illustrations),
         disputed_note=_disputed_note(mistakes, len(disputed)),
-        csv=_uri("text/csv", disputed_csv(mistakes, illustrations).encode())
-        if len(disputed)
-        else "",
+        csv=_csv_uri(mistakes, illustrations),
     )
 
 
@@ -118,6 +115,12 @@ def disputed_csv(mistakes: Mistakes, illustrations: Illustrations) -> str:
     table = mistakes.disputed
     paths = [illustrations.paths.get(str(name), "") for name in table["id"]]
     return table.assign(path=paths).to_csv(index=False, float_format="%.4f", lineterminator="\n")
+
+
+def _csv_uri(mistakes: Mistakes, illustrations: Illustrations) -> str:
+    if mistakes.disputed.empty:
+        return ""
+    return _uri("text/csv", disputed_csv(mistakes, illustrations).encode())
 
 
 def _intro(mistakes: Mistakes, illustrations: Illustrations) -> tuple[str, ...]:
@@ -131,9 +134,9 @@ def _intro(mistakes: Mistakes, illustrations: Illustrations) -> tuple[str, ...]:
     return (first,) if illustrations.images else (first, NO_PICTURES)
 
 
-def _group_note(answers: int, images: int, count: int) -> str:
-    part = f"; the worst {count} are shown" if count < images else ""
-    return f"{_many(answers, 'wrong answer')} to {_many(images, 'image')}{part}"
+def _group_note(pair: ConfusedPair, count: int) -> str:
+    part = f"; the worst {count} are shown" if count < pair.images else ""
+    return f"{_many(pair.answers, 'wrong answer')} to {_many(pair.images, 'image')}{part}"
 
 
 def _left_out(mistakes: Mistakes) -> str:

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Final
 
+import numpy as np
 from PIL import Image
 
 from galaxy_mlflow.display import Display
@@ -100,8 +101,6 @@ class Evidence:
             return {}
 
     def _overlays(self, job: JobId, targets: Sequence[Target]) -> dict[Target, bytes]:
-        import numpy as np
-
         from galaxy_mlflow.explain import grad_cam, overlay
         from galaxy_mlflow.trained import fetch_trained
 
