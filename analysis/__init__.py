@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from analysis.compare import Comparison, compare
+from analysis.mistakes import Mistakes, find_mistakes
 from analysis.query import load_study
 from analysis.study import Study
 
-__all__ = ["Comparison", "Study", "compare", "load_study"]
+__all__ = ["Comparison", "Mistakes", "Study", "compare", "find_mistakes", "load_study"]

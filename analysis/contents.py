@@ -14,7 +14,9 @@ from analysis.classes import class_counts
 from analysis.compare import Comparison, Question, answer, compare_all
 from analysis.energy import Energy, energy_of
 from analysis.facts import facts_table
+from analysis.illustrations import Illustrations, NoPictures, Pictures, illustrate
 from analysis.matrices import Matrices, class_matrices
+from analysis.mistakes import Mistakes, find_mistakes
 from analysis.pairs import Pairs
 from analysis.predictions import mcnemar_table, paired_predictions
 from analysis.sheet import Sheet, Table
@@ -41,6 +43,8 @@ class Contents:
     evidence : what the first n splits said
     mcnemar : one row a split; None where no run has left predictions
     matrices : confusion matrices of every pair; None where no run has left any
+    mistakes : what the networks get wrong; None where no run has left predictions
+    illustrations : images of the mistakes, as far as they were to be had
     published : what only a report of the published study has
     """
 
@@ -53,6 +57,8 @@ class Contents:
     evidence: Evidence
     mcnemar: pd.DataFrame | None = field(repr=False)
     matrices: Matrices | None = field(repr=False)
+    mistakes: Mistakes | None = field(repr=False)
+    illustrations: Illustrations = field(repr=False)
     published: tuple[paper.Part, ...] = field(repr=False)
 
     @cached_property
@@ -74,8 +80,8 @@ class Contents:
         return findings.sheet_of(self.comparison)
 
 
-def contents(study: Study, question: Question) -> Contents:
-    """Compute all that a report says of a study.
+def contents(study: Study, question: Question, pictures: Pictures | None = None) -> Contents:
+    """Compute all that a report says of a study, with images where `pictures` gives them.
 
     Raises
     ------
@@ -88,6 +94,7 @@ def contents(study: Study, question: Question) -> Contents:
     matrices = class_matrices(study, pairs)
     x, y = (c.values[arm].to_numpy() for arm in c.arms)
     times = _times(study, pairs)
+    mistakes = find_mistakes(study, arms)
     return Contents(
         study=study,
         comparison=c,
@@ -98,6 +105,10 @@ def contents(study: Study, question: Question) -> Contents:
         evidence=evidence_curve(x, y, c.n_train, c.n_test),
         mcnemar=_mcnemar(study, pairs),
         matrices=matrices,
+        mistakes=mistakes,
+        illustrations=illustrate(mistakes, pictures or NoPictures())
+        if mistakes
+        else Illustrations(),
         published=paper.parts(study, matrices) if paper.is_published(study) else (),
     )
 
@@ -135,6 +146,8 @@ def _tables(found: Contents) -> Iterator[tuple[str, Table]]:
     yield "evidence", tables.print_evidence(found.evidence, unit)
     if found.mcnemar is not None:
         yield "mcnemar", tables.print_mcnemar(found.mcnemar, c.arms)
+    if found.mistakes is not None:
+        yield "mistakes", tables.print_mistakes(found.mistakes)
     if found.matrices is not None:
         yield "class-counts", tables.print_counts(class_counts(found.matrices))
     for part in found.published:

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from analysis import paper, prose
+from analysis import mistakes_page, paper, prose
 from analysis.contents import Contents
 from analysis.markup import is_wide, svg
 from analysis.sheet import Table, table_to_html
@@ -17,6 +17,7 @@ from galaxy_mlflow import schema
 
 if TYPE_CHECKING:
     from analysis.gallery import Picture
+    from analysis.mistakes_page import MistakesView
 
 _NO_PREDICTIONS = (
     "McNemar's test needs each network's answer to each image, and these runs have left none: it "
@@ -29,10 +30,11 @@ _LONGEST = 20
 
 @dataclass(frozen=True)
 class Block:
-    """One piece of a section: a heading, then text, a table, figures, or a folded text."""
+    """One piece of a section: a heading, then text, galleries, a table, figures, a folded text."""
 
     heading: str = ""
     text: str = ""
+    mistakes: MistakesView | None = None
     table: Table | None = None
     pictures: tuple[Picture, ...] = ()
     folded: str = ""
@@ -89,6 +91,7 @@ def cards(found: Contents) -> list[tuple[str, str, str]]:
 def sections(found: Contents) -> Iterator[Section]:
     """Yield the evidence, then how the runs were made, then the limits."""
     yield Section(f"The comparison: {in_words(found.comparison.reading)}", _comparison(found))
+    yield Section("The mistakes", _mistakes(found))
     yield Section("The published numbers, one by one", _published(found))
     yield Section("Class by class", _classes(found))
     yield Section("Training", _training(found))
@@ -107,7 +110,7 @@ def limits(found: Contents) -> list[str]:
     missing = [f"{name}: {why}" for name, why in found.gallery.missing.items()]
     if missing:
         limits.append(f"Figures that these runs cannot give: {'; '.join(missing)}.")
-    return limits
+    return [*limits, *found.illustrations.missing]
 
 
 def _comparison(found: Contents) -> tuple[Block, ...]:
@@ -122,12 +125,20 @@ def _comparison(found: Contents) -> tuple[Block, ...]:
         text = "Holm's adjustment is over all pairs of arms. " + " ".join(
             prose.headline(c) for c in found.all_pairs[1:]
         )
-        blocks.append(Block("Every two arms", text, found.tables["all-pairs"]))
+        blocks.append(Block("Every two arms", text, table=found.tables["all-pairs"]))
     return tuple(blocks)
 
 
+def _mistakes(found: Contents) -> tuple[Block, ...]:
+    if found.mistakes is None:
+        return ()
+    shown = mistakes_page.view(found.mistakes, found.illustrations)
+    text = "Under an arm: the part of its answers to images of the class that were this wrong one."
+    return (Block(mistakes=shown), Block("How often", text, table=found.tables["mistakes"]))
+
+
 def _published(found: Contents) -> tuple[Block, ...]:
-    return tuple(Block(part.heading, part.text, part.table) for part in found.published)
+    return tuple(Block(part.heading, part.text, table=part.table) for part in found.published)
 
 
 def _classes(found: Contents) -> tuple[Block, ...]:
@@ -247,7 +258,7 @@ def _facts(found: Contents) -> tuple[Block, ...]:
     run = str(found.pairs.run_ids[c.arms[0]].iloc[0])
     source = study.artifact(run, schema.STUDY_FILE)
     return (
-        Block("The data", text, counts),
+        Block("The data", text, table=counts),
         Block("The runs", table=found.tables["facts"]),
         Block(folded=source.decode("utf-8", "replace") if source else ""),
     )

@@ -23,7 +23,8 @@ from galaxy_mlflow.errors import AnalysisError, PairingError
 
 MCNEMAR_COLUMNS: Final = ("split", "only_first", "only_second", "p_value", "mid_p", "p_holm")
 RELIABILITY_COLUMNS: Final = ("low", "high", "n", "confidence", "accuracy")
-_PROBABILITY: Final = "p_"
+PROBABILITY: Final = "p_"
+"""Prefix of the column with the probability of a class."""
 _COLUMNS: Final = ("id", "true", "predicted")
 
 
@@ -116,6 +117,57 @@ def reliability(confidence: ArrayLike, correct: ArrayLike, bins: int = 10) -> pd
     return means.assign(low=edges[:-1], high=edges[1:], n=n)[list(RELIABILITY_COLUMNS)]
 
 
+def read_predictions(content: bytes, where: str) -> pd.DataFrame:
+    """Return the rows of a file of predictions.
+
+    Parameters
+    ----------
+    where : what messages call the file
+
+    Returns
+    -------
+    Index id (str), sorted; columns true and predicted (class keys, str), p_<class> for each class
+    (float32 in [0, 1]), and confidence: the probability of the answer (float64).
+
+    Raises
+    ------
+    AnalysisError
+        It is not a Parquet file, lacks a column, or holds an image twice.
+    """
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    try:
+        table = pq.read_table(io.BytesIO(content)).to_pandas()
+    except (pa.ArrowException, OSError) as error:
+        raise AnalysisError(f"{where}: not a Parquet file ({error})") from None
+    named = (key for column in ("predicted", "true") for key in table.get(column, ()))
+    wanted = [*_COLUMNS, *(PROBABILITY + str(key) for key in named)]
+    lacking = sorted(set(wanted) - set(table.columns))
+    if lacking:
+        raise AnalysisError(f"{where}: no column {', '.join(lacking)}")
+    if table["id"].duplicated().any():
+        twice = table.loc[table["id"].duplicated(), "id"].iloc[0]
+        raise AnalysisError(f"{where}: the image {twice} is in it twice")
+    confidence = probability_of(table, "predicted")
+    rows: pd.DataFrame = table.assign(confidence=confidence).set_index("id").sort_index()
+    return rows
+
+
+def probabilities(table: pd.DataFrame) -> list[str]:
+    """Return the names of the columns p_<class>."""
+    return [str(name) for name in table if str(name).startswith(PROBABILITY)]
+
+
+def probability_of(table: pd.DataFrame, column: str) -> NDArray[np.float64]:
+    """Return row by row the probability of the class that a column names, from p_<class>."""
+    probability = np.zeros(len(table))
+    for key in table[column].unique():
+        mine = (table[column] == key).to_numpy()
+        probability[mine] = table.loc[mine, f"{PROBABILITY}{key}"]
+    return probability
+
+
 def _mcnemar_row(pair: PairedPredictions, arms: tuple[str, str]) -> dict[str, float]:
     first, second = (pair.right(arm) for arm in arms)
     only_first, only_second = int((first & ~second).sum()), int((second & ~first).sum())
@@ -141,7 +193,7 @@ def _refuse_lacking(pairs: Pairs, having: set[str]) -> None:
 def _paired(split: int, files: dict[str, bytes]) -> pd.DataFrame:
     """Return the table of one split from the two files of its arms."""
     tables = {
-        arm: _read(content, f"{schema.PREDICTIONS_FILE} of {_run_name(split, arm)}")
+        arm: read_predictions(content, f"{schema.PREDICTIONS_FILE} of {_run_name(split, arm)}")
         for arm, content in files.items()
     }
     _refuse_other_images(split, tables)
@@ -151,35 +203,6 @@ def _paired(split: int, files: dict[str, bytes]) -> pd.DataFrame:
         paired[f"predicted_{arm}"] = table["predicted"]
         paired[f"confidence_{arm}"] = table["confidence"]
     return paired.reset_index()
-
-
-def _read(content: bytes, where: str) -> pd.DataFrame:
-    """Return a file's rows: index id, sorted; columns true, predicted, confidence."""
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
-    try:
-        table = pq.read_table(io.BytesIO(content)).to_pandas()
-    except (pa.ArrowException, OSError) as error:
-        raise AnalysisError(f"{where}: not a Parquet file ({error})") from None
-    wanted = [*_COLUMNS, *(_PROBABILITY + str(key) for key in table.get("predicted", ()))]
-    lacking = sorted(set(wanted) - set(table.columns))
-    if lacking:
-        raise AnalysisError(f"{where}: no column {', '.join(lacking)}")
-    if table["id"].duplicated().any():
-        twice = table.loc[table["id"].duplicated(), "id"].iloc[0]
-        raise AnalysisError(f"{where}: the image {twice} is in it twice")
-    rows: pd.DataFrame = table.assign(confidence=_confidence(table)).set_index("id").sort_index()
-    return rows
-
-
-def _confidence(table: pd.DataFrame) -> NDArray[np.float64]:
-    """Return the probability of the predicted class, row by row."""
-    confidence = np.zeros(len(table))
-    for key in table["predicted"].unique():
-        mine = (table["predicted"] == key).to_numpy()
-        confidence[mine] = table.loc[mine, f"{_PROBABILITY}{key}"]
-    return confidence
 
 
 def _refuse_other_images(split: int, tables: dict[str, pd.DataFrame]) -> None:

@@ -8,8 +8,10 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from analysis import mistakes_page
 from analysis.compare import Question
 from analysis.contents import Contents, contents
+from analysis.illustrations import Pictures
 from analysis.page import render
 from analysis.sheet import table_to_latex, to_latex
 from analysis.study import Study
@@ -20,16 +22,22 @@ FIGURES = "figures"
 TABLES = "tables"
 
 
-def write_report(study: Study, out: Path | str, question: Question | None = None) -> Path:
+def write_report(
+    study: Study,
+    out: Path | str,
+    question: Question | None = None,
+    pictures: Pictures | None = None,
+) -> Path:
     """Write a study's report and return the path of its page.
 
     The page appears whole or not at all, and last; the same runs give the same bytes.
 
     Parameters
     ----------
-    out : a folder, for the page, `tables/*.tex` and `figures/*` (SVG, PDF, PNG); or a file that
-        ends in .html, for the page alone, which holds all it needs
+    out : a folder, for the page, `tables/*.tex`, `figures/*` (SVG, PDF, PNG) and `disputed.csv`;
+        or a file that ends in .html, for the page alone, which holds all it needs
     question : what is compared; None means what `compare` takes without arguments
+    pictures : gives the images of the mistakes; None: they are named by id alone
 
     Raises
     ------
@@ -39,13 +47,16 @@ def write_report(study: Study, out: Path | str, question: Question | None = None
     target = Path(out)
     alone = target.suffix.lower() in (".html", ".htm")
     _refuse_wrong_kind(target, alone)
-    found = contents(study, question or Question())
+    found = contents(study, question or Question(), pictures)
     page = render(found)
     with _clear_errors(target):
         if alone:
             return _write_whole(target, page)
         _write_tables(found, target / TABLES)
         _write_figures(found, target / FIGURES)
+        if found.mistakes is not None:
+            disputed = mistakes_page.disputed_csv(found.mistakes, found.illustrations)
+            _write_whole(target / mistakes_page.FILE, disputed)
         return _write_whole(target / PAGE, page)
 
 

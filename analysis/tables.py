@@ -11,6 +11,7 @@ import pandas as pd
 from analysis.compare import Comparison
 from analysis.curves import Reading, budgets, read_metric_name, values
 from analysis.energy import Energy, EnergyUse
+from analysis.mistakes import Mistakes
 from analysis.pairs import Pairs
 from analysis.sheet import Table
 from analysis.stats import Evidence, Result, format_p, holm
@@ -21,6 +22,8 @@ from galaxy_mlflow import schema
 
 READINGS = ("selected", "peak", "last")
 _HOURS = 3600
+_PAIRS = 20
+"""Confused pairs in a table; the rarer ones are in no report."""
 _LOOKS = (6, 8, 10, 20, 30, 50, 100, 200)
 
 
@@ -246,3 +249,19 @@ def print_mcnemar(table: pd.DataFrame, arms: tuple[str, str]) -> Table:
         for _, row in table.iterrows()
     ]
     return Table(header, "rrrrrr", tuple(rows))
+
+
+def print_mistakes(mistakes: Mistakes) -> Table:
+    """Return the confused pairs: how many images, and the part of each arm's answers."""
+    header = ("class", "taken for", "images", "wrong answers", *mistakes.arms)
+    rows = tuple(
+        (
+            pair.true,
+            pair.predicted,
+            f"{pair.images:,}",
+            f"{pair.answers:,}",
+            *(PERCENT.value(share) for share in pair.shares),
+        )
+        for pair in mistakes.pairs[:_PAIRS]
+    )
+    return Table(header, "llrr" + "r" * len(mistakes.arms), rows)

@@ -18,8 +18,9 @@ from galaxy_mlflow.blocks import Progress
 from galaxy_mlflow.catalog import Catalog, load_catalog, require_classes
 from galaxy_mlflow.config import DataSettings
 from galaxy_mlflow.errors import BadImagesError, BadItem, DataError
+from galaxy_mlflow.image_index import ImageIndex, leave_index
 from galaxy_mlflow.image_store import Plan, Store, ensure_store, map_images
-from galaxy_mlflow.pictures import DECODER, Picture, Pixels
+from galaxy_mlflow.pictures import DECODER, FilePicture, Picture, Pixels
 
 Indices = NDArray[np.int64]
 
@@ -80,6 +81,8 @@ def open_data(
 ) -> GalaxyData:
     """Read a data set, and decode its images unless `folder` already holds them decoded.
 
+    An index of them is left there, by which `image_index.read_index` finds them again.
+
     Parameters
     ----------
     folder : of caches; may be shared by any number of processes and machines
@@ -107,7 +110,10 @@ def open_data(
     if store is None:
         raise DataError(f"{catalog.source}: no image is left to use")
     rows = [row for row in range(len(places)) if row not in store.bad]
-    return _galaxy_data(catalog, _Used(plan, store, rows, [places[row] for row in rows]), problems)
+    used = _Used(plan, store, rows, [places[row] for row in rows])
+    data = _galaxy_data(catalog, used, problems)
+    leave_index(_index_of(data, catalog, used))
+    return data
 
 
 @dataclass(frozen=True)
@@ -171,6 +177,12 @@ def _galaxy_data(catalog: Catalog, used: _Used, skipped: tuple[BadItem, ...]) ->
         file=used.store.file,
         shape=used.store.shape,
     )
+
+
+def _index_of(data: GalaxyData, catalog: Catalog, used: _Used) -> ImageIndex:
+    pictures = (catalog.pictures[place] for place in used.places)
+    paths = [str(p.path) if isinstance(p, FilePicture) else "" for p in pictures]
+    return ImageIndex(data.data_hash, data.file, data.shape, data.ids, data.rows, paths)
 
 
 def _data_hash(catalog: Catalog, used: _Used) -> str:

@@ -43,6 +43,7 @@ if TYPE_CHECKING:
 
     from analysis import Study
     from analysis.paper import PublishedRun
+    from galaxy_mlflow.evidence import Evidence
 
 app = typer.Typer(
     help="Paired machine-learning experiments on galaxy images, tracked in MLflow.",
@@ -133,6 +134,9 @@ def report(
     min_pairs: MinPairsOption = 6,
     rope: RopeOption = None,
     log: Annotated[bool, typer.Option(help="Also log the report to the study in MLflow.")] = True,
+    grad_cam: Annotated[
+        bool, typer.Option(help="Show what spoke for a few of the mistakes to a network.")
+    ] = True,
     database: DatabaseOption = None,
 ) -> None:
     """Write a study's report: one HTML page, LaTeX tables, all figures.
@@ -145,7 +149,11 @@ def report(
     loaded = _load(study, database)
     question = Question(metric, _names(arms), allow_unfinished, min_pairs, rope)
     target = out or Path("reports") / loaded.name
-    page = write_report(loaded, target, question)
+    try:
+        page = write_report(loaded, target, question, _evidence(study, loaded, grad_cam))
+    except KeyboardInterrupt:
+        complain("stopped before the page was written: call the same command again")
+        raise typer.Exit(cli_runs.INTERRUPTED) from None
     say(f"report: {page}")
     if log and loaded.source.uri:
         _log(loaded, target)
@@ -215,6 +223,18 @@ def _load(study: str, database: str | None) -> Study:
 
     folder = is_export(study) and not Path(study).is_file()
     return analysis.load_study(study if folder else study_name(study), database_url=database)
+
+
+def _evidence(name: str, study: Study, grad_cam: bool) -> Evidence:
+    """Return what gives the report its images; it opens nothing before it is asked."""
+    from galaxy_mlflow.display import Display
+    from galaxy_mlflow.evidence import Evidence, the_only
+    from galaxy_mlflow.home import Home
+    from galaxy_mlflow.tracking import MlflowStore
+
+    uri = study.source.uri
+    store = MlflowStore(uri, Home.default()) if uri else None
+    return Evidence(name, the_only(study.runs["data_hash"]), store, Display(console()), grad_cam)
 
 
 def _log(study: Study, report: Path) -> None:

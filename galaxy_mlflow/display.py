@@ -6,6 +6,7 @@ import socket
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from typing import TYPE_CHECKING
 
 from rich.console import Console
 from rich.progress import (
@@ -19,10 +20,12 @@ from rich.progress import (
 )
 
 from galaxy_mlflow import schema
-from galaxy_mlflow.plan import Plan
-from galaxy_mlflow.prepare import Progress as Step
 from galaxy_mlflow.schema import JobId
-from galaxy_mlflow.worker import JobEvent, JobResult
+
+if TYPE_CHECKING:  # a report shows progress too, where there is no torch
+    from galaxy_mlflow.plan import Plan
+    from galaxy_mlflow.prepare import Progress as Step
+    from galaxy_mlflow.worker import JobEvent, JobResult
 
 _MOST_BARS = 12
 """Of jobs at once: a hundred machines have more of them than a screen has lines."""

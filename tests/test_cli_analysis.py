@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import json
+import signal
+import subprocess
+import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -53,6 +57,21 @@ def test_a_page_alone_is_logged_too_unless_told_not_to(
     (logged,) = reports_of(store, "alone")
     there = {item.path for item in store.client.list_artifacts(logged, "report")}
     assert there == {"report/report.html"}
+
+
+def test_a_report_that_is_stopped_says_so_and_leaves_no_page(store: Writer, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    command = [sys.executable, "-m", "galaxy_mlflow.cli", "report", "demo", "--out", str(out)]
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
+        deadline = time.monotonic() + 120
+        while not (out / "figures").exists() and time.monotonic() < deadline:
+            time.sleep(0.05)
+        process.send_signal(signal.SIGINT)
+        _, words = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert "call the same command again" in words
+    assert "Traceback" not in words
+    assert not (out / "report.html").exists()
 
 
 def test_an_export_is_compared_and_reported_with_no_store(

@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import io
-from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
 import scipy.stats
-from bare_runs import BareWriter, read_back
-from fixtures_analysis import ARMS, CLASSES, Job, Writer
+from bare_runs import read_back
+from fixtures_analysis import ARMS, CLASSES, Writer
 from numpy.typing import NDArray
+from predicted_runs import Files, PredictionWriter, parquet
 from small_study import job_of, load
 
 from analysis.pairs import match_runs
@@ -27,29 +26,10 @@ from galaxy_mlflow import schema
 from galaxy_mlflow.errors import AnalysisError, PairingError
 from galaxy_mlflow.metrics import expected_calibration_error
 
-Files = Mapping[tuple[int, str], bytes]
-
 KEYS = schema.class_keys(CLASSES)
 FIRST, SECOND = ARMS
 SPLITS = 3
 IMAGES = 40
-
-
-class PredictionWriter(BareWriter):
-    """Writes finished runs of which only the file of predictions matters."""
-
-    def __init__(self, folder: Path, files: Files) -> None:
-        super().__init__(folder)
-        self.files = files
-
-    def run(self, experiment: str, study: str, job: Job) -> str:
-        run = super().run(experiment, study, job)
-        content = self.files.get((job.split, job.arm))
-        if content is not None:
-            file = self.folder / "selected.parquet"
-            file.write_bytes(content)
-            self.client.log_artifact(run, str(file), schema.PREDICTIONS)
-        return run
 
 
 def table_of(split: int, arm: str, images: int = IMAGES) -> pd.DataFrame:
@@ -64,12 +44,6 @@ def table_of(split: int, arm: str, images: int = IMAGES) -> pd.DataFrame:
         "predicted": [KEYS[k] for k in chances.argmax(1)],
     }
     return pd.DataFrame(table | {f"p_{key}": chances[:, k] for k, key in enumerate(KEYS)})
-
-
-def parquet(table: pd.DataFrame) -> bytes:
-    buffer = io.BytesIO()
-    table.to_parquet(buffer, index=False)
-    return buffer.getvalue()
 
 
 def all_files() -> dict[tuple[int, str], bytes]:
