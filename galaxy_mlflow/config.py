@@ -204,6 +204,7 @@ class ArmSettings(Settings):
     weights: str = "none"  # none, imagenet, fractal, file:PATH or run:RUN_ID
     freeze: str | list[str] = "none"  # none, features (all but the last layer), or layer prefixes
     normalize: bool = True  # ImageNet mean and standard deviation; the paper did not
+    n_labels: int | None = Field(default=None, ge=2)  # for training and validation; None: all
     epochs: int = Field(default=20, ge=1, le=1_000_000)
     batch_size: int = Field(default=64, ge=2)
     optimizer: Literal["sgd", "adam", "adamw"] = "sgd"
@@ -312,7 +313,7 @@ class Study(Settings):
         params |= _flat("augmentation", self.augmentation.model_dump())
         if settings.weights == "fractal":
             params |= _flat("fractal", self.fractal.model_dump())
-        params |= settings.model_dump()
+        params |= settings.model_dump(exclude={"n_labels"} if settings.n_labels is None else None)
         if settings.weights.startswith("file:"):
             params["weights"] = f"file:{_digest_of(settings.weights[5:])}"
         return {key: _text(value) for key, value in params.items()}
