@@ -24,7 +24,7 @@ from analysis import findings, prose, sheet, stats
 from analysis.classes import absent_notes, class_table, no_classes
 from analysis.curves import Reading, read_metric_name, require_comparable, values
 from analysis.matrices import class_matrices
-from analysis.pairs import FEWEST_PAIRS, Dropped, Pairs, match_runs
+from analysis.pairs import FEWEST_PAIRS, Dropped, Pairs, match_runs, on_equal_parts
 from analysis.stats.inputs import Floats
 from analysis.stats.result import plain
 from analysis.study import Study
@@ -186,6 +186,8 @@ def answer(study: Study, question: Question, *, with_classes: bool = True) -> Co
 def compare_all(study: Study, question: Question) -> tuple[Comparison, ...]:
     """Compare every two arms of a study in order; `tables.pairs_table` adjusts their p-values.
 
+    Arms that were given different numbers of labels make no pair and are left out.
+
     Raises
     ------
     AnalysisError, PairingError
@@ -194,6 +196,7 @@ def compare_all(study: Study, question: Question) -> tuple[Comparison, ...]:
     return tuple(
         answer(study, question.about(two), with_classes=False)
         for two in combinations(question.arms or study.arms, 2)
+        if on_equal_parts(study, two)
     )
 
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from analysis import paper, prose
 from analysis.contents import Contents
+from analysis.learning_curve import in_prose
 from analysis.markup import is_wide, svg
 from analysis.sheet import Table, table_to_html
 from analysis.stats import effective_splits
@@ -89,6 +90,7 @@ def cards(found: Contents) -> list[tuple[str, str, str]]:
 def sections(found: Contents) -> Iterator[Section]:
     """Yield the evidence, then how the runs were made, then the limits."""
     yield Section(f"The comparison: {in_words(found.comparison.reading)}", _comparison(found))
+    yield Section("How many labels", _labels(found))
     yield Section("The published numbers, one by one", _published(found))
     yield Section("Class by class", _classes(found))
     yield Section("Training", _training(found))
@@ -124,6 +126,18 @@ def _comparison(found: Contents) -> tuple[Block, ...]:
         )
         blocks.append(Block("Every two arms", text, found.tables["all-pairs"]))
     return tuple(blocks)
+
+
+def _labels(found: Contents) -> tuple[Block, ...]:
+    if found.labels is None:
+        return ()
+    names = ("label-differences", "learning-curve")
+    shown = [found.tables[name] for name in names if name in found.tables]
+    pictures = _named(found, "learning-curve")
+    return (
+        Block(text=in_prose(found.labels), pictures=pictures),
+        *(Block(table=table) for table in shown),
+    )
 
 
 def _published(found: Contents) -> tuple[Block, ...]:

@@ -85,6 +85,13 @@ def match_runs(
     return Pairs((first, second), run_ids, n_train, n_test, dropped, tuple(notes))
 
 
+def on_equal_parts(study: Study, arms: Sequence[str]) -> bool:
+    """Whether two arms can be paired: not where each has its own number of training images."""
+    runs = study.runs[study.runs["status"] == schema.FINISHED]
+    sizes = [set(runs.loc[runs[schema.ARM] == arm, schema.N_TRAIN].dropna()) for arm in arms]
+    return any(len(found) != 1 for found in sizes) or len(set.union(*sizes)) == 1
+
+
 def require_equal_budgets(pairs: Pairs, epochs: pd.Series[int], metric: str) -> None:
     """Refuse to compare epochs of runs that were trained for different numbers of epochs.
 
@@ -242,7 +249,8 @@ def _common_count(runs: pd.DataFrame, name: str) -> int:
         )
     if counts.nunique() > 1:
         raise PairingError(
-            f"runs with different {name}:\n" + _listed(runs.drop_duplicates(name), name)
+            f"runs with different {name}:\n{_listed(runs.drop_duplicates(name), name)}\n"
+            "Two runs make a pair where both had as many images: compare arms of equal n_labels"
         )
     return int(counts.iloc[0])
 

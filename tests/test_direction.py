@@ -28,8 +28,8 @@ PACKAGE = tuple(
 ANALYSIS = tuple(
     """
     stats points export study arrow_rows database exported asking query pairs curves matrices
-    classes predictions times wording sheet prose findings compare energy tables facts figures
-    gallery paper contents markup page report
+    classes predictions times wording sheet prose findings compare energy tables facts
+    learning_curve figures gallery paper contents markup page report
     """.split()
 )
 PARTS = ("stats", "figures", "gallery", "paper")
