@@ -15,6 +15,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validat
 
 from galaxy_mlflow.errors import did_you_mean
 from galaxy_mlflow.files import sha256_of
+from galaxy_mlflow.timm_names import check_name, is_timm
 
 PAPER_FRACTIONS = {"elliptical": 0.1951, "lenticular": 0.2291, "spiral": 0.5492, "irr_misc": 0.0266}
 """Shares of the four classes among the 14,034 galaxies of Nair & Abraham (2010)."""
@@ -200,7 +201,7 @@ class ResourceSettings(Settings):
 class ArmSettings(Settings):
     """One way of training."""
 
-    architecture: str = "resnet18"  # any torchvision classification model
+    architecture: str = "resnet18"  # any torchvision classification model, or timm:NAME
     weights: str = "none"  # none, imagenet, fractal, file:PATH or run:RUN_ID
     freeze: str | list[str] = "none"  # none, features (all but the last layer), or layer prefixes
     normalize: bool = True  # ImageNet mean and standard deviation; the paper did not
@@ -219,6 +220,9 @@ class ArmSettings(Settings):
     @field_validator("architecture")
     @classmethod
     def _known_architecture(cls, name: str) -> str:
+        if is_timm(name):
+            check_name(name)
+            return name
         import torchvision
 
         known = torchvision.models.list_models(module=torchvision.models)

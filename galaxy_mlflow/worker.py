@@ -38,6 +38,7 @@ from galaxy_mlflow.sinks import MlflowSink
 from galaxy_mlflow.splits import Split
 from galaxy_mlflow.spool import RunStart, Spool
 from galaxy_mlflow.study_note import page_tags
+from galaxy_mlflow.timm_names import is_timm
 from galaxy_mlflow.tracking import MlflowStore
 from galaxy_mlflow.train import EpochRecord, Trainer, make_deterministic
 
@@ -300,7 +301,7 @@ class _Worker:
             schema.INIT_HASH: self.trainer.init_hash,
             schema.CODE_VERSION: code_version(),
             schema.HARDWARE: hardware(spec.device),
-            schema.SOFTWARE: software(),
+            schema.SOFTWARE: software(*["timm"] * is_timm(study.arm[spec.arm].architecture)),
             schema.ENERGY_SOURCE: self.trainer.progress.energy_source,
             schema.ATTEMPT: "1",
             schema.OWNER: owner_tag(spec.session),

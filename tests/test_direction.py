@@ -13,9 +13,9 @@ import pytest
 ROOT = Path(__file__).parent.parent
 PACKAGE = tuple(
     """
-    errors files processes schema config label_counts study_file metrics splits morphology simulate
-    fractals pictures listings targets surveys service fetch vizier nair_abraham data_card
-    catalog blocks image_store cache contact_sheet augment models
+    errors files processes schema timm_names config label_counts study_file metrics splits
+    morphology simulate fractals pictures listings targets surveys service fetch vizier
+    nair_abraham data_card catalog blocks image_store cache contact_sheet augment timm_models models
     pretrain checkpoints energy job feed optimize stem forward train run_figures run_files home
     arm_view study_page study_note spool runs claims status reading uploads server_errors tracking
     trained packing kept courier resume tidy sinks plan prepare estimate machine keeper worker
