@@ -97,6 +97,7 @@ class Comparison:
     sd_difference: float
     n_train: int
     n_test: int
+    n_pool: int
     intervals: dict[str, stats.Estimate]
     tests: dict[str, stats.Result]
     bayes: stats.Bayes
@@ -273,9 +274,10 @@ def _comparison(basis: _Basis, classes: _Classes, table: pd.DataFrame) -> Compar
         sd_difference=float((x - y).std(ddof=1)),
         n_train=pairs.n_train,
         n_test=pairs.n_test,
+        n_pool=pairs.n_pool,
         intervals={"mean": stats.mean_difference(x, y), "median": stats.median_difference(x, y)},
         tests=tests,
-        bayes=stats.bayes_correlated_t(x, y, pairs.n_train, pairs.n_test, basis.rope),
+        bayes=stats.bayes_correlated_t(x, y, pairs.n_pool, pairs.n_test, basis.rope),
         effects=_effects(x, y),
         classes=classes.table,
         classes_from=classes.source,
@@ -288,7 +290,7 @@ def _comparison(basis: _Basis, classes: _Classes, table: pd.DataFrame) -> Compar
 
 def _tests(x: Floats, y: Floats, pairs: Pairs) -> dict[str, stats.Result]:
     return {
-        "corrected_t": stats.corrected_t(x, y, pairs.n_train, pairs.n_test),
+        "corrected_t": stats.corrected_t(x, y, pairs.n_pool, pairs.n_test),
         "sign": stats.sign_test(x, y),
         "wilcoxon": stats.wilcoxon(x, y),
         "permutation": stats.permutation(x, y),

@@ -104,7 +104,7 @@ def contents(study: Study, question: Question) -> Contents:
         labels=learning_curve(study, question),
         times=times,
         energy=energy_of(study, pairs, [time.threshold for time in times]),
-        evidence=evidence_curve(x, y, c.n_train, c.n_test),
+        evidence=evidence_curve(x, y, c.n_pool, c.n_test),
         mcnemar=_mcnemar(study, pairs),
         matrices=matrices,
         published=paper.parts(study, matrices) if paper.is_published(study) else (),

@@ -15,6 +15,7 @@ import pandas as pd
 
 from analysis.compare import Question, answer, default_metric
 from analysis.curves import Reading, read_metric_name, values
+from analysis.pairs import pool_of
 from analysis.sheet import Table
 from analysis.stats import corrected_t, format_p, holm
 from analysis.stats.inputs import Floats
@@ -23,7 +24,8 @@ from analysis.wording import in_words, unit_of
 from galaxy_mlflow import schema
 
 POINT_COLUMNS = (
-    *("way", "labels", "arm", "splits", "n_train", "n_test", "mean", "sd", "ci_low", "ci_high"),
+    *("way", "labels", "arm", "splits", "n_train", "n_test", "n_pool"),
+    *("mean", "sd", "ci_low", "ci_high"),
 )
 _FEWEST = 2
 """Runs that have a standard deviation, and numbers of labels that make a curve."""
@@ -76,8 +78,9 @@ def learning_curve(study: Study, question: Question | None = None) -> LearningCu
 def curve_points(study: Study, reading: Reading) -> pd.DataFrame:
     """Return the mean of a metric for each arm, over its finished splits.
 
-    The interval is of variance (1/J + n_test/n_train) s^2 on J - 1 degrees of freedom (Nadeau and
-    Bengio 2003), with the n_train of the point itself.
+    The interval is of variance (1/J + n_test/n_pool) s^2 on J - 1 degrees of freedom (Nadeau and
+    Bengio 2003), with the images that training parts are drawn from (`pairs.pool_of`): by the few
+    images of the point itself, intervals of 26 images would be four times as wide as they need be.
 
     Returns
     -------
@@ -87,9 +90,7 @@ def curve_points(study: Study, reading: Reading) -> pd.DataFrame:
     runs = study.runs[study.runs["status"] == schema.FINISHED]
     runs = runs.assign(value=runs["run_id"].map(values(study, reading)))
     rows = [
-        _point(arm, _labels_of(study, mine), mine)
-        for arm in study.arms
-        if len(mine := runs[runs[schema.ARM] == arm])
+        _point(study, arm, mine) for arm in study.arms if len(mine := runs[runs[schema.ARM] == arm])
     ]
     points = pd.DataFrame(rows, columns=list(POINT_COLUMNS))
     given = any(schema.N_LABELS in study.params[run] for run in runs["run_id"])
@@ -170,7 +171,8 @@ def in_prose(curve: LearningCurve) -> str:
         f"Each point is the mean {in_words(curve.reading)} of an arm over its splits, by the "
         "number of labels it was given for training and validation together; the images of fewer "
         "labels are among those of more, and the test sets are the same. Intervals are of variance "
-        "(1/J + n_test/n_train) s², each with its own n_train. "
+        "(1/J + n_test/n_pool) s², where n_pool counts the training images of a whole split: they "
+        "allow for the test images that splits share. "
     )
     if curve.differences.empty:
         return text
@@ -183,14 +185,16 @@ def in_prose(curve: LearningCurve) -> str:
     )
 
 
-def _point(arm: str, labels: int, runs: pd.DataFrame) -> tuple[object, ...]:
+def _point(study: Study, arm: str, runs: pd.DataFrame) -> tuple[object, ...]:
+    labels = _labels_of(study, runs)
     n_train, n_test = int(runs[schema.N_TRAIN].min()), int(runs[schema.N_TEST].max())
+    n_pool = pool_of(study, runs)
     found, low, high = runs["value"].to_numpy(float), np.nan, np.nan
     if len(found) >= _FEWEST:
-        test = corrected_t(found, np.zeros_like(found), n_train, n_test)
+        test = corrected_t(found, np.zeros_like(found), n_pool, n_test)
         low, high = test.ci_low, test.ci_high
     sd = runs["value"].std()
-    sizes = (len(found), n_train, n_test)
+    sizes = (len(found), n_train, n_test, n_pool)
     return (_way_of(arm, labels), labels, arm, *sizes, float(found.mean()), sd, low, high)
 
 

@@ -222,10 +222,10 @@ def _evidence(found: Contents) -> tuple[Block, ...]:
 
 def _worth(found: Contents) -> str:
     c = found.comparison
-    worth = effective_splits(c.n_pairs, c.n_train, c.n_test)
+    worth = effective_splits(c.n_pairs, c.n_pool, c.n_test)
     return (
         f"Overlapping as they do, {c.n_pairs} splits are worth {worth:.1f} independent ones, and "
-        f"no number of them is worth more than {c.n_train / c.n_test:.1f}."
+        f"no number of them is worth more than {c.n_pool / c.n_test:.1f}."
     )
 
 

@@ -31,6 +31,7 @@ class Split:
     train: Indices
     val: Indices
     test: Indices
+    n_pool: int | None = None  # training images before labels were left out
 
     @property
     def train_hash(self) -> str:
@@ -153,7 +154,8 @@ def with_few_labels(rule: SplitRule, split: Split, labels: ArrayLike, count: int
         _in_label_order(generator, rows, classes if rule.stratify else None)
         for rows in (split.train, split.val)
     )
-    return replace(split, train=np.sort(train[:n_train]), val=np.sort(val[:n_val]))
+    train, val = np.sort(train[:n_train]), np.sort(val[:n_val])
+    return replace(split, train=train, val=val, n_pool=split.train.size)
 
 
 def _part_labels(rule: SplitRule, count: int, least: int) -> tuple[int, int]:

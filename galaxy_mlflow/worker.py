@@ -314,6 +314,8 @@ class _Worker:
             schema.SKIPPED: "; ".join(str(item) for item in spec.data.skipped)[:5000],
         }
         params = {**study.arm_params(spec.arm), schema.THREADS: str(spec.threads)}
+        if spec.split.n_pool is not None:
+            params[schema.N_POOL] = str(spec.split.n_pool)
         page = page_tags(study, spec.data)
         return RunStart(spec.job, {k: value for k, value in tags.items() if value}, params, page)
 

@@ -47,7 +47,7 @@ def learning(s: Subject) -> Iterator[Picture]:
     splits = " to ".join(str(n) for n in sorted({points["splits"].min(), points["splits"].max()}))
     caption = (
         f"Mean {words} against the number of labels. Band: the 95 % interval of the mean, "
-        "corrected for overlap with each point's own number of training images. "
+        "corrected for the test images that splits share. "
         f"{splits} splits at each point, {points['splits'].sum()} runs."
     )
     yield Picture("learning-curve", "How many labels", caption, figure)
