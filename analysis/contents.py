@@ -132,6 +132,7 @@ def _tables(found: Contents) -> Iterator[tuple[str, Table]]:
         yield "bayes", findings.bayes_table(c)
     yield "effects", findings.effects_table(c)
     if found.all_pairs:
+        yield "all-arms", tables.print_all_arms(found.all_pairs)
         yield "all-pairs", tables.print_pairs(tables.pairs_table(found.all_pairs), unit)
     if found.labels is not None:
         yield "learning-curve", print_points(found.labels)

@@ -13,6 +13,7 @@ from analysis.learning_curve import in_prose
 from analysis.markup import is_wide, svg
 from analysis.sheet import Table, table_to_html
 from analysis.stats import effective_splits
+from analysis.tables import pairs_in_words, pairs_table
 from analysis.wording import in_words, unit_of
 from galaxy_mlflow import schema
 
@@ -121,10 +122,9 @@ def _comparison(found: Contents) -> tuple[Block, ...]:
         Block("Effect sizes", table=found.tables["effects"]),
     ]
     if found.all_pairs:
-        text = "Holm's adjustment is over all pairs of arms. " + " ".join(
-            prose.headline(c) for c in found.all_pairs[1:]
-        )
-        blocks.append(Block("Every two arms", text, found.tables["all-pairs"]))
+        text = pairs_in_words(pairs_table(found.all_pairs), found.comparison.reading)
+        blocks.append(Block("Every two arms", text, found.tables["all-arms"]))
+        blocks.append(Block(table=found.tables["all-pairs"]))
     return tuple(blocks)
 
 
