@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from analysis.compare import Comparison, compare
+from analysis.learning_curve import learning_curve
 from analysis.query import load_study
 from analysis.study import Study
 
-__all__ = ["Comparison", "Study", "compare", "load_study"]
+__all__ = ["Comparison", "Study", "compare", "learning_curve", "load_study"]

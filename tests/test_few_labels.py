@@ -8,8 +8,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from fixtures_cli import Call
 from small_study import STUDY, load, write_study
 
+from analysis import load_study
 from galaxy_mlflow.errors import ConfigError, SplitError
 from galaxy_mlflow.home import Home
 from galaxy_mlflow.job import TrainingJob
@@ -229,3 +231,40 @@ def test_a_run_of_few_labels_resumes_to_the_same_bits_and_says_how_many_it_had(
     assert weights_digest(resumed.model) == weights_digest(whole.model)
     summary = whole.summary()
     assert (summary["n_train"], summary["n_val"], summary["n_test"]) == (18, 2, 12)
+
+
+@pytest.fixture
+def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Home:
+    monkeypatch.setenv("GALAXY_MLFLOW_HOME", str(tmp_path / "home"))
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    return Home.default()
+
+
+def test_a_plan_of_too_many_labels_is_refused_and_nothing_is_begun(
+    tmp_path: Path, home: Home, call: Call
+) -> None:
+    path = write_study(tmp_path)
+    ended = call("run", str(path), "--set", "arm.two.n_labels=49")
+    assert ended.code == 2
+    assert "n_labels is 49, but split 0 has 48 images outside its test part" in ended.err
+    assert not home.artifacts.exists()
+
+
+def test_runs_of_few_labels_are_trained_recorded_and_told_apart(
+    tmp_path: Path, home: Home, call: Call
+) -> None:
+    path = write_study(tmp_path)
+    asked = ("--set", "training.n_labels=[20, 48]", "--set", "training.epochs=1")
+    assert call("run", str(path), *asked, "--splits", "0").code == 0
+    study = load_study("small")
+    runs = study.runs.set_index("arm")
+    assert list(runs.index) == ["one-20", "two-20", "one-48", "two-48"]
+    assert runs["n_train"].tolist() == [18, 18, 42, 42]
+    assert runs["n_val"].tolist() == [2, 2, 6, 6]
+    assert runs["test_hash"].nunique() == 1
+    assert runs.at["one-20", "train_hash"] == runs.at["two-20", "train_hash"]
+    assert runs.at["one-20", "train_hash"] != runs.at["one-48", "train_hash"]
+    params = [study.params[run] for run in runs["run_id"]]
+    assert [found["n_labels"] for found in params] == ["20", "20", "48", "48"]
+    assert [found["n_pool"] for found in params] == ["42"] * 4
+    assert "there is nothing to do" in call("plan", str(path), *asked, "--splits", "0").out
