@@ -88,7 +88,7 @@ def paired_row(x: Floats, y: Floats, pairs: Pairs) -> dict[str, float]:
     Keys first, second, difference, ci_low, ci_high, p_value, sign_p, wins, losses, ties; x and y
     are paired by split, shape (J,).
     """
-    test, sign = corrected_t(x, y, pairs.n_train, pairs.n_test), sign_test(x, y)
+    test, sign = corrected_t(x, y, pairs.n_pool, pairs.n_test), sign_test(x, y)
     return {
         "first": float(x.mean()),
         "second": float(y.mean()),

@@ -24,7 +24,7 @@ from analysis import findings, prose, sheet, stats
 from analysis.classes import absent_notes, class_table, no_classes
 from analysis.curves import Reading, read_metric_name, require_comparable, values
 from analysis.matrices import class_matrices
-from analysis.pairs import FEWEST_PAIRS, Dropped, Pairs, match_runs
+from analysis.pairs import FEWEST_PAIRS, Dropped, Pairs, match_runs, on_equal_parts
 from analysis.stats.inputs import Floats
 from analysis.stats.result import plain
 from analysis.study import Study
@@ -97,6 +97,7 @@ class Comparison:
     sd_difference: float
     n_train: int
     n_test: int
+    n_pool: int
     intervals: dict[str, stats.Estimate]
     tests: dict[str, stats.Result]
     bayes: stats.Bayes
@@ -186,6 +187,8 @@ def answer(study: Study, question: Question, *, with_classes: bool = True) -> Co
 def compare_all(study: Study, question: Question) -> tuple[Comparison, ...]:
     """Compare every two arms of a study in order; `tables.pairs_table` adjusts their p-values.
 
+    Arms that were given different numbers of labels make no pair and are left out.
+
     Raises
     ------
     AnalysisError, PairingError
@@ -194,6 +197,7 @@ def compare_all(study: Study, question: Question) -> tuple[Comparison, ...]:
     return tuple(
         answer(study, question.about(two), with_classes=False)
         for two in combinations(question.arms or study.arms, 2)
+        if on_equal_parts(study, two)
     )
 
 
@@ -270,9 +274,10 @@ def _comparison(basis: _Basis, classes: _Classes, table: pd.DataFrame) -> Compar
         sd_difference=float((x - y).std(ddof=1)),
         n_train=pairs.n_train,
         n_test=pairs.n_test,
+        n_pool=pairs.n_pool,
         intervals={"mean": stats.mean_difference(x, y), "median": stats.median_difference(x, y)},
         tests=tests,
-        bayes=stats.bayes_correlated_t(x, y, pairs.n_train, pairs.n_test, basis.rope),
+        bayes=stats.bayes_correlated_t(x, y, pairs.n_pool, pairs.n_test, basis.rope),
         effects=_effects(x, y),
         classes=classes.table,
         classes_from=classes.source,
@@ -285,7 +290,7 @@ def _comparison(basis: _Basis, classes: _Classes, table: pd.DataFrame) -> Compar
 
 def _tests(x: Floats, y: Floats, pairs: Pairs) -> dict[str, stats.Result]:
     return {
-        "corrected_t": stats.corrected_t(x, y, pairs.n_train, pairs.n_test),
+        "corrected_t": stats.corrected_t(x, y, pairs.n_pool, pairs.n_test),
         "sign": stats.sign_test(x, y),
         "wilcoxon": stats.wilcoxon(x, y),
         "permutation": stats.permutation(x, y),

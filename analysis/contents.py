@@ -15,6 +15,12 @@ from analysis.compare import Comparison, Question, answer, compare_all
 from analysis.energy import Energy, energy_of
 from analysis.facts import facts_table
 from analysis.illustrations import Illustrations, NoPictures, Pictures, illustrate
+from analysis.learning_curve import (
+    LearningCurve,
+    learning_curve,
+    print_differences,
+    print_points,
+)
 from analysis.matrices import Matrices, class_matrices
 from analysis.mistakes import Mistakes, find_mistakes
 from analysis.pairs import Pairs
@@ -37,7 +43,8 @@ class Contents:
     Attributes
     ----------
     comparison, pairs : of the first two arms, or of the two that were asked for
-    all_pairs : comparisons of every two arms, where there are more than two
+    all_pairs : comparisons of every two arms of equal labels, where there are more than two
+    labels : the learning curve; None where arms do not differ in their number of labels
     times : time to accuracy at each threshold shown
     energy : joules of both arms, or why they are not compared
     evidence : what the first n splits said
@@ -52,6 +59,7 @@ class Contents:
     comparison: Comparison
     pairs: Pairs
     all_pairs: tuple[Comparison, ...]
+    labels: LearningCurve | None
     times: tuple[TimeToAccuracy, ...]
     energy: Energy
     evidence: Evidence
@@ -100,9 +108,10 @@ def contents(study: Study, question: Question, pictures: Pictures | None = None)
         comparison=c,
         pairs=pairs,
         all_pairs=compare_all(study, question) if len(arms) > 2 else (),
+        labels=learning_curve(study, question),
         times=times,
         energy=energy_of(study, pairs, [time.threshold for time in times]),
-        evidence=evidence_curve(x, y, c.n_train, c.n_test),
+        evidence=evidence_curve(x, y, c.n_pool, c.n_test),
         mcnemar=_mcnemar(study, pairs),
         matrices=matrices,
         mistakes=mistakes,
@@ -134,7 +143,12 @@ def _tables(found: Contents) -> Iterator[tuple[str, Table]]:
         yield "bayes", findings.bayes_table(c)
     yield "effects", findings.effects_table(c)
     if found.all_pairs:
+        yield "all-arms", tables.print_all_arms(found.all_pairs)
         yield "all-pairs", tables.print_pairs(tables.pairs_table(found.all_pairs), unit)
+    if found.labels is not None:
+        yield "learning-curve", print_points(found.labels)
+        if len(found.labels.differences):
+            yield "label-differences", print_differences(found.labels)
     for score in dict.fromkeys(c.classes["score"]):
         yield f"class-{score}", findings.classes_table(c.classes, c.arms, score)
     if schema.TEST_ACCURACY in found.study.metric_names:

@@ -124,7 +124,7 @@ def _joules_until(study: Study, pairs: Pairs, epochs: pd.DataFrame) -> pd.DataFr
 def _use(until: str, pairs: Pairs, joules: pd.DataFrame, epochs: pd.DataFrame) -> EnergyUse:
     def difference(table: pd.DataFrame) -> Result:
         x, y = (table[arm].to_numpy(dtype=np.float64) for arm in pairs.arms)
-        return corrected_t(x, y, pairs.n_train, pairs.n_test)
+        return corrected_t(x, y, pairs.n_pool, pairs.n_test)
 
     return EnergyUse(
         until=until,

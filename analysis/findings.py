@@ -95,7 +95,7 @@ def _questions(c: Comparison) -> dict[str, str]:
     ranks = c.tests["wilcoxon"].detail
     return {
         "corrected_t": "null: the mean difference is 0, for splits that overlap "
-        f"(n_test/n_train = {c.n_test}/{c.n_train})",
+        f"(n_test/{'n_train' if c.n_pool == c.n_train else 'n_pool'} = {c.n_test}/{c.n_pool})",
         "sign": f"null: on a random split of these galaxies {c.arms[0]} is as often higher as "
         "lower; exact, ties dropped",
         "wilcoxon": "null: over such splits the differences are symmetric about 0; "

@@ -9,9 +9,11 @@ from typing import TYPE_CHECKING
 
 from analysis import mistakes_page, paper, prose
 from analysis.contents import Contents
+from analysis.learning_curve import in_prose
 from analysis.markup import is_wide, svg
 from analysis.sheet import Table, table_to_html
 from analysis.stats import effective_splits
+from analysis.tables import pairs_in_words, pairs_table
 from analysis.wording import in_words, unit_of
 from galaxy_mlflow import schema
 
@@ -92,6 +94,7 @@ def sections(found: Contents) -> Iterator[Section]:
     """Yield the evidence, then how the runs were made, then the limits."""
     yield Section(f"The comparison: {in_words(found.comparison.reading)}", _comparison(found))
     yield Section("The mistakes", _mistakes(found))
+    yield Section("How many labels", _labels(found))
     yield Section("The published numbers, one by one", _published(found))
     yield Section("Class by class", _classes(found))
     yield Section("Training", _training(found))
@@ -122,10 +125,9 @@ def _comparison(found: Contents) -> tuple[Block, ...]:
         Block("Effect sizes", table=found.tables["effects"]),
     ]
     if found.all_pairs:
-        text = "Holm's adjustment is over all pairs of arms. " + " ".join(
-            prose.headline(c) for c in found.all_pairs[1:]
-        )
-        blocks.append(Block("Every two arms", text, table=found.tables["all-pairs"]))
+        text = pairs_in_words(pairs_table(found.all_pairs), found.comparison.reading)
+        blocks.append(Block("Every two arms", text, table=found.tables["all-arms"]))
+        blocks.append(Block(table=found.tables["all-pairs"]))
     return tuple(blocks)
 
 
@@ -135,6 +137,18 @@ def _mistakes(found: Contents) -> tuple[Block, ...]:
     shown = mistakes_page.view(found.mistakes, found.illustrations)
     text = "Under an arm: the part of its answers to images of the class that were this wrong one."
     return (Block(mistakes=shown), Block("How often", text, table=found.tables["mistakes"]))
+
+
+def _labels(found: Contents) -> tuple[Block, ...]:
+    if found.labels is None:
+        return ()
+    names = ("label-differences", "learning-curve")
+    shown = [found.tables[name] for name in names if name in found.tables]
+    pictures = _named(found, "learning-curve")
+    return (
+        Block(text=in_prose(found.labels), pictures=pictures),
+        *(Block(table=table) for table in shown),
+    )
 
 
 def _published(found: Contents) -> tuple[Block, ...]:
@@ -219,10 +233,10 @@ def _evidence(found: Contents) -> tuple[Block, ...]:
 
 def _worth(found: Contents) -> str:
     c = found.comparison
-    worth = effective_splits(c.n_pairs, c.n_train, c.n_test)
+    worth = effective_splits(c.n_pairs, c.n_pool, c.n_test)
     return (
         f"Overlapping as they do, {c.n_pairs} splits are worth {worth:.1f} independent ones, and "
-        f"no number of them is worth more than {c.n_train / c.n_test:.1f}."
+        f"no number of them is worth more than {c.n_pool / c.n_test:.1f}."
     )
 
 

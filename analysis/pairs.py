@@ -33,6 +33,7 @@ class Pairs:
     arms : first and second; differences are first minus second
     run_ids : index split (ascending), one column an arm
     n_train, n_test : images in the training and test part, the same for every run
+    n_pool : images that the training parts are drawn from, for `stats.corrected_t`; see `pool_of`
     dropped : splits left out, and why
     notes : what a reader must know of how the pairs came about
     """
@@ -41,6 +42,7 @@ class Pairs:
     run_ids: pd.DataFrame
     n_train: int
     n_test: int
+    n_pool: int
     dropped: tuple[Dropped, ...] = ()
     notes: tuple[str, ...] = ()
 
@@ -81,8 +83,28 @@ def match_runs(
     _refuse_other_classes(study, kept)
     notes = _dropped_note(dropped) + _refuse_other_images(kept) + _few_pairs(len(table))
     n_train, n_test = (_common_count(kept, name) for name in (schema.N_TRAIN, schema.N_TEST))
-    run_ids = table[[first, second]]
-    return Pairs((first, second), run_ids, n_train, n_test, dropped, tuple(notes))
+    sizes = (n_train, n_test, pool_of(study, kept))
+    return Pairs((first, second), table[[first, second]], *sizes, dropped, tuple(notes))
+
+
+def pool_of(study: Study, runs: pd.DataFrame) -> int:
+    """Return how many images the training parts of some runs are drawn from.
+
+    It is n_train, but for arms of few labels the training part of the whole split. The term
+    n_test/n_train of the corrected test stands for the share of test images that two splits have
+    in common, n_test/(n_test + n_train) (Nadeau and Bengio 2003, section 3). Labels that are left
+    out of training do not raise that share.
+    """
+    pools = (study.params[run].get(schema.N_POOL) for run in runs["run_id"])
+    sizes = zip(pools, runs[schema.N_TRAIN], strict=True)
+    return min(int(pool) if pool else int(n_train) for pool, n_train in sizes)
+
+
+def on_equal_parts(study: Study, arms: Sequence[str]) -> bool:
+    """Whether two arms can be paired: not where each has its own number of training images."""
+    runs = study.runs[study.runs["status"] == schema.FINISHED]
+    sizes = [set(runs.loc[runs[schema.ARM] == arm, schema.N_TRAIN].dropna()) for arm in arms]
+    return any(len(found) != 1 for found in sizes) or len(set.union(*sizes)) == 1
 
 
 def require_equal_budgets(pairs: Pairs, epochs: pd.Series[int], metric: str) -> None:
@@ -242,7 +264,8 @@ def _common_count(runs: pd.DataFrame, name: str) -> int:
         )
     if counts.nunique() > 1:
         raise PairingError(
-            f"runs with different {name}:\n" + _listed(runs.drop_duplicates(name), name)
+            f"runs with different {name}:\n{_listed(runs.drop_duplicates(name), name)}\n"
+            "Two runs make a pair where both had as many images: compare arms of equal n_labels"
         )
     return int(counts.iloc[0])
 

@@ -139,13 +139,15 @@ def _dropped(c: Comparison) -> str:
 def notes(study: Study, reading: Reading, pairs: Pairs) -> tuple[str, ...]:
     """Return what a reader must know before believing the numbers."""
     j = len(pairs.splits)
-    worth = effective_splits(j, pairs.n_train, pairs.n_test)
+    worth = effective_splits(j, pairs.n_pool, pairs.n_test)
     found = [
         OVERLAP,
         f"{j} splits with {pairs.n_train} training and {pairs.n_test} test images are worth about "
         f"{worth:.1f} independent ones; more splits can raise that to at most "
-        f"{pairs.n_train / pairs.n_test:.1f}.",
+        f"{pairs.n_pool / pairs.n_test:.1f}.",
     ]
+    if pairs.n_pool != pairs.n_train:
+        found.append(few_labels_note(pairs.n_train, pairs.n_pool))
     if _chosen_on_test(study, reading):
         found.append(SELECTED_ON_TEST)
     if reading.base in EPOCH_METRICS:
@@ -153,6 +155,15 @@ def notes(study: Study, reading: Reading, pairs: Pairs) -> tuple[str, ...]:
     if reading.base in ENERGY_METRICS:
         found.append(energy_note(common_energy_source(study, pairs)))
     return tuple(found)
+
+
+def few_labels_note(n_train: int, n_pool: int) -> str:
+    """Return what the correction for overlap goes by where labels were left out."""
+    return (
+        f"The arms have {n_train} of the {n_pool} training images of each split. The correction "
+        f"for overlap goes by all {n_pool} (n_pool): it stands for the test images that splits "
+        "share, and labels that are left out of training add none."
+    )
 
 
 def energy_note(source: str) -> str:

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from analysis import prose
 from analysis.compare import Comparison
 from analysis.curves import Reading, budgets, read_metric_name, values
 from analysis.energy import Energy, EnergyUse
@@ -17,7 +18,7 @@ from analysis.sheet import Table
 from analysis.stats import Evidence, Result, format_p, holm
 from analysis.study import Study
 from analysis.times import TimeToAccuracy
-from analysis.wording import PERCENT, Unit, unit_of
+from analysis.wording import PERCENT, Unit, in_words, unit_of
 from galaxy_mlflow import schema
 
 READINGS = ("selected", "peak", "last")
@@ -99,6 +100,40 @@ def print_pairs(table: pd.DataFrame, unit: Unit) -> Table:
         for _, row in table.iterrows()
     ]
     return Table(header, "lrrrrr", tuple(rows))
+
+
+def pairs_in_words(table: pd.DataFrame, reading: Reading) -> str:
+    """Return which differences of `pairs_table` are established after Holm's adjustment."""
+    unit, what = unit_of(reading), in_words(reading)
+    clear = table[table["p_holm"] < prose.LEVEL]
+    family = f"Holm's adjustment is over {prose.counted(len(table), 'pair')} of arms. "
+    if clear.empty:
+        return f"{family}No difference in {what} is established for any of them."
+    listed = ", ".join(_ahead(row, unit) for _, row in clear.iterrows())
+    rest = len(table) - len(clear)
+    others = " For the others none is established, which is no proof of equality." if rest else ""
+    return f"{family}A difference in {what} is established for {len(clear)}: {listed}.{others}"
+
+
+def _ahead(row: pd.Series[Any], unit: Unit) -> str:
+    names = (row["first"], row["second"])
+    above, below = names if row["difference"] > 0 else names[::-1]
+    size = unit.change(abs(row["difference"])).lstrip("+")
+    return f"{above} is higher than {below} by {size}"
+
+
+def print_all_arms(comparisons: Sequence[Comparison]) -> Table:
+    """Return each arm's mean and standard deviation over splits, as its first pair has them."""
+    unit = unit_of(comparisons[0].reading)
+    first: dict[str, Comparison] = {}
+    for c in comparisons:
+        for arm in c.arms:
+            first.setdefault(arm, c)
+    rows = [
+        (arm, f"{c.n_pairs}", unit.value(c.mean[arm]), unit.value(c.sd[arm]))
+        for arm, c in first.items()
+    ]
+    return Table(("arm", "splits", "mean", "sd over splits"), "lrrr", tuple(rows))
 
 
 def print_counts(counts: pd.DataFrame) -> Table:

@@ -154,7 +154,7 @@ def _compared(times: _Times, pairs: Pairs, threshold: float, metric: str) -> Tim
         median={arm: curves[arm].median for arm in pairs.arms},
         rmst={arm: rmst(*observed[arm], times.horizon) for arm in pairs.arms},
         curves=curves,
-        difference=corrected_t(x, y, pairs.n_train, pairs.n_test),
+        difference=corrected_t(x, y, pairs.n_pool, pairs.n_test),
         sign=sign,
         undecidable=undecidable,
     )

@@ -15,6 +15,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validat
 
 from galaxy_mlflow.errors import did_you_mean
 from galaxy_mlflow.files import sha256_of
+from galaxy_mlflow.timm_names import check_name, is_timm
 
 PAPER_FRACTIONS = {"elliptical": 0.1951, "lenticular": 0.2291, "spiral": 0.5492, "irr_misc": 0.0266}
 """Shares of the four classes among the 14,034 galaxies of Nair & Abraham (2010)."""
@@ -205,11 +206,12 @@ class ResourceSettings(Settings):
 class ArmSettings(Settings):
     """One way of training."""
 
-    architecture: str = "resnet18"  # any torchvision classification model
+    architecture: str = "resnet18"  # any torchvision classification model, or timm:NAME
     weights: str = "none"  # none, imagenet, fractal, file:PATH or run:RUN_ID
     freeze: str | list[str] = "none"  # none, features (all but the last layer), or layer prefixes
     augment: bool | None = None  # None: true, but for an arm that trains its last layer alone
     normalize: bool = True  # ImageNet mean and standard deviation; the paper did not
+    n_labels: int | None = Field(default=None, ge=2)  # for training and validation; None: all
     epochs: int = Field(default=20, ge=1, le=1_000_000)
     batch_size: int = Field(default=64, ge=2)
     optimizer: Literal["sgd", "adam", "adamw"] = "sgd"
@@ -231,9 +233,18 @@ class ArmSettings(Settings):
         """Whether its views are drawn at random; a probe's are not unless asked for."""
         return not self.probes if self.augment is None else self.augment
 
+    @property
+    def added(self) -> dict[str, Any]:
+        """Settings newer than the first runs, where they are news: others stay what they are."""
+        augment = {} if self.augments else {"augment": False}
+        return augment | ({} if self.n_labels is None else {"n_labels": self.n_labels})
+
     @field_validator("architecture")
     @classmethod
     def _known_architecture(cls, name: str) -> str:
+        if is_timm(name):
+            check_name(name)
+            return name
         import torchvision
 
         known = torchvision.models.list_models(module=torchvision.models)
@@ -332,9 +343,7 @@ class Study(Settings):
         params |= _flat("augmentation", self.augmentation.model_dump())
         if settings.weights == "fractal":
             params |= _flat("fractal", self.fractal.model_dump())
-        params |= settings.model_dump(exclude={"augment"})
-        if not settings.augments:  # named where it is news: older runs stay what they are
-            params["augment"] = False
+        params |= settings.model_dump(exclude={"augment", "n_labels"}) | settings.added
         if settings.weights.startswith("file:"):
             params["weights"] = f"file:{_digest_of(settings.weights[5:])}"
         return {key: _text(value) for key, value in params.items()}

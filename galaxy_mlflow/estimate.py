@@ -38,12 +38,13 @@ def estimate(study: Study, plan: Plan, splits: Splits, n_classes: int) -> Estima
     arms = {run.job.arm for run in plan.todo}
     speed = {arm: _images_per_second(study, study.arm[arm], n_classes) for arm in arms}
     size = {arm: _bytes_left(study, study.arm[arm], n_classes) for arm in arms}
-    split = splits[plan.todo[0].job.split]  # all are of one size
-    evaluated = split.val.size + split.test.size
+    number = plan.todo[0].job.split  # all are of one size
+    sizes = {arm: splits.of(number, study.arm[arm]) for arm in arms}
     epochs = images = 0
     seconds = 0.0
     for run in plan.todo:
-        settings = study.arm[run.job.arm]
+        settings, split = study.arm[run.job.arm], sizes[run.job.arm]
+        evaluated = split.val.size + split.test.size
         epochs += settings.epochs
         images += settings.epochs * (split.train.size + evaluated)
         work = settings.epochs * (split.train.size + evaluated * _EVALUATION_COST)

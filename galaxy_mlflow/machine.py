@@ -21,9 +21,14 @@ def hardware(device: str) -> str:
 
 
 @lru_cache
-def software() -> str:
-    """Return the versions of Python and of the packages that decide a run's numbers."""
-    packages = [f"{name} {version(name)}" for name in _PACKAGES]
+def software(*others: str) -> str:
+    """Return the versions of Python and of the packages that decide a run's numbers.
+
+    Parameters
+    ----------
+    others : packages that only some runs need
+    """
+    packages = [f"{name} {version(name)}" for name in (*_PACKAGES, *others)]
     return ", ".join([f"Python {platform.python_version()}", *packages])
 
 

@@ -18,6 +18,13 @@ from torchvision.models.vision_transformer import interpolate_embeddings
 
 from galaxy_mlflow.config import ArmSettings
 from galaxy_mlflow.errors import ConfigError, WeightsError, did_you_mean
+from galaxy_mlflow.timm_models import (
+    as_timm_takes,
+    fresh_timm_model,
+    head_of,
+    timm_imagenet_state,
+)
+from galaxy_mlflow.timm_names import is_timm
 
 State = dict[str, Tensor]
 Freeze = str | Sequence[str]
@@ -64,7 +71,7 @@ def build_model(
         torch.manual_seed(seed)
         model = fresh_model(arm, n_classes, crop)
         _check_takes(model, arm.architecture, crop)
-        _load_initial(model, arm, weights_file)
+        _load_initial(model, arm, crop, weights_file)
     _freeze(model, arm.freeze)
     set_training(model, arm.freeze)
     return model
@@ -87,10 +94,7 @@ def set_training(model: nn.Module, freeze: Freeze) -> None:
 
 def last_layer(model: nn.Module) -> str:
     """Return the dotted name of the last linear or convolutional layer, which gives the classes."""
-    names: list[str] = [
-        name for name, layer in model.named_modules() if _outputs(layer) is not None
-    ]
-    return names[-1]
+    return _layers_of_head(model)[-1]
 
 
 def weights_digest(model: nn.Module) -> str:
@@ -131,6 +135,8 @@ def load_backbone(model: nn.Module, state: State, source: str, *, with_last: boo
     own, last = model.state_dict(), f"{last_layer(model)}."
     given = {name: value for name, value in state.items() if not name.startswith(_AUXILIARY)}
     given = _at_resolution(given, own)
+    if not _fits(own, given, last):
+        given = as_timm_takes(model, given)
     fits = all(n in given and given[n].shape == own[n].shape for n in own if n.startswith(last))
     if not (with_last and fits):
         given = {name: value for name, value in given.items() if not name.startswith(last)}
@@ -148,6 +154,22 @@ def fresh_model(arm: ArmSettings, n_classes: int, crop: int) -> nn.Module:
         The architecture cannot be built for images of `crop` pixels a side.
     """
     name = arm.architecture
+    try:
+        if is_timm(name):
+            model = fresh_timm_model(name, n_classes, crop)
+        else:
+            model = _fresh_torchvision_model(arm, n_classes, crop)
+    except (ValueError, AssertionError, RuntimeError) as error:
+        raise _wrong_size(name, crop, error) from None
+    layers = _layers_of_head(model)
+    giving = [layer for layer in layers if _outputs(model.get_submodule(layer)) == n_classes]
+    if giving[-1:] != layers[-1:] or (is_timm(name) and len(giving) > 1):
+        raise ConfigError(f"{name}: it has no last layer that gives the classes; choose another")
+    return model
+
+
+def _fresh_torchvision_model(arm: ArmSettings, n_classes: int, crop: int) -> nn.Module:
+    name = arm.architecture
     options: dict[str, Any] = {"num_classes": n_classes}
     if name.startswith("vit_"):
         options["image_size"] = crop
@@ -155,13 +177,17 @@ def fresh_model(arm: ArmSettings, n_classes: int, crop: int) -> nn.Module:
         options["input_size"] = (crop, crop)
     elif name in _WITH_AUXILIARY:
         options |= {"aux_logits": False, "init_weights": True, "transform_input": arm.normalize}
-    try:
-        model: nn.Module = get_model(name, weights=None, **options)
-    except (ValueError, AssertionError) as error:
-        raise _wrong_size(name, crop, error) from None
-    if _outputs(model.get_submodule(last_layer(model))) != n_classes:
-        raise ConfigError(f"{name}: its last layer does not give the classes; choose another")
+    model: nn.Module = get_model(name, weights=None, **options)
     return model
+
+
+def _layers_of_head(model: nn.Module) -> list[str]:
+    inside = set(head_of(model).modules())
+    return [
+        name
+        for name, layer in model.named_modules()
+        if layer in inside and _outputs(layer) is not None
+    ]
 
 
 def _outputs(layer: nn.Module) -> int | None:
@@ -188,12 +214,12 @@ def _wrong_size(name: str, crop: int, error: Exception) -> ConfigError:
     )
 
 
-def _load_initial(model: nn.Module, arm: ArmSettings, weights_file: Path | None) -> None:
+def _load_initial(model: nn.Module, arm: ArmSettings, crop: int, weights_file: Path | None) -> None:
     kind = arm.weights.partition(":")[0]
     if kind == "none":
         return
     if kind == "imagenet":
-        load_backbone(model, _imagenet_state(arm.architecture), "the weights of ImageNet")
+        load_backbone(model, _imagenet_state(arm.architecture, crop), "the weights of ImageNet")
         return
     if weights_file is None:
         raise WeightsError(f"weights {arm.weights!r}: no file of weights was given")
@@ -201,8 +227,10 @@ def _load_initial(model: nn.Module, arm: ArmSettings, weights_file: Path | None)
     load_backbone(model, state, str(weights_file), with_last=kind in ("file", "run"))
 
 
-def _imagenet_state(name: str) -> State:
-    """Return torchvision's own weights, from torch hub's cache or the network."""
+def _imagenet_state(name: str, crop: int) -> State:
+    """Return an architecture's own weights, from the cache of its hub or the network."""
+    if is_timm(name):
+        return timm_imagenet_state(name, crop)
     choices = list(get_model_weights(name))
     if not choices:
         raise WeightsError(f"torchvision has no ImageNet weights for {name}")
@@ -260,6 +288,15 @@ def _at_resolution(given: State, own: State) -> State:
     if given[_POSITIONS].shape[1] == tokens + 1:
         return given
     return dict(interpolate_embeddings(round(tokens**0.5), 1, given))
+
+
+def _fits(own: State, given: State, last: str) -> bool:
+    """Whether names and shapes agree but for the last layer's."""
+    wanted, had = (
+        {name: value.shape for name, value in state.items() if not name.startswith(last)}
+        for state in (own, given)
+    )
+    return wanted == had
 
 
 def _refuse_mismatch(own: State, given: State, source: str) -> None:

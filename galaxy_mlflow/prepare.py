@@ -13,7 +13,13 @@ from galaxy_mlflow.cache import GalaxyData, open_data
 from galaxy_mlflow.config import ArmSettings, Study
 from galaxy_mlflow.contact_sheet import save_contact_sheet
 from galaxy_mlflow.home import Home
-from galaxy_mlflow.splits import Split, SplitRule, draw_split, sparse_parts
+from galaxy_mlflow.splits import (
+    Split,
+    SplitRule,
+    draw_split,
+    sparse_parts,
+    with_few_labels,
+)
 from galaxy_mlflow.tracking import MlflowStore
 
 Progress = Callable[[int, int], None]
@@ -31,6 +37,13 @@ class Splits:
 
     def __getitem__(self, number: int) -> Split:
         return draw_split(self.rule, self.labels, number)
+
+    def of(self, number: int, arm: ArmSettings) -> Split:
+        """Return a split as an arm sees it: with as many labels as it is given."""
+        split = self[number]
+        if arm.n_labels is None:
+            return split
+        return with_few_labels(self.rule, split, self.labels, arm.n_labels)
 
 
 @dataclass(frozen=True)
@@ -58,7 +71,7 @@ def prepare_data(
 
 
 def draw_splits(study: Study, data: GalaxyData, numbers: Sequence[int]) -> Splits:
-    """Return the wanted splits; the first is drawn to see that they can be.
+    """Return the wanted splits; the first is drawn for every arm to see that they can be.
 
     Raises
     ------
@@ -66,7 +79,8 @@ def draw_splits(study: Study, data: GalaxyData, numbers: Sequence[int]) -> Split
         The sizes asked for cannot be had from this many images.
     """
     splits = Splits(split_rule(study, data.labels.size), data.labels, numbers)
-    splits[numbers[0]]
+    for arm in study.arm.values():
+        splits.of(numbers[0], arm)
     return splits
 
 
@@ -89,6 +103,23 @@ def class_warnings(splits: Splits, data: GalaxyData) -> list[str]:
         for number in splits.numbers[:_SPLITS_LOOKED_AT]
         for warning in sparse_parts(splits[number], data.labels, data.classes)
     ]
+
+
+def label_warnings(study: Study, splits: Splits, data: GalaxyData) -> list[str]:
+    """Return a warning for each class of which few labels leave fewer than 2 to train on."""
+    arms = {arm.n_labels: arm for arm in study.arm.values() if arm.n_labels is not None}
+    looked_at = splits.numbers[:_SPLITS_LOOKED_AT]
+    warnings = []
+    for count, arm in arms.items():
+        trained = [data.labels[splits.of(number, arm).train] for number in looked_at]
+        found = np.array([np.bincount(t, minlength=len(data.classes)) for t in trained])
+        warnings += [
+            f"with {count} labels, class {name!r} has fewer than 2 training images on {few} of "
+            f"{len(looked_at)} splits"
+            for name, few in zip(data.classes, (found < 2).sum(axis=0).tolist(), strict=True)
+            if few
+        ]
+    return warnings
 
 
 def draw_samples(study: Study, data: GalaxyData, home: Home) -> Path:

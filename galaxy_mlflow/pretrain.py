@@ -73,7 +73,8 @@ def fractal_weights(
     """
     recipe = _recipe(arm, crop, settings)
     digest = hashlib.sha256(recipe.encode()).hexdigest()
-    file = folder / f"fractal-{arm.architecture}-{digest[:16]}.safetensors"
+    name = arm.architecture.replace(":", "-")  # no name of a file everywhere
+    file = folder / f"fractal-{name}-{digest[:16]}.safetensors"
     folder.mkdir(parents=True, exist_ok=True)
     with FileLock(file.with_suffix(".lock")):
         if not _is_whole(file):

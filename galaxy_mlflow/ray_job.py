@@ -78,7 +78,7 @@ class Bench:
         return JobSpec(
             study=study,
             arm=job.arm,
-            split=splits[job.split],
+            split=splits.of(job.split, study.arm[job.arm]),
             data=self.data,
             home=self.home,
             uri=self.uri,

@@ -25,6 +25,7 @@ from galaxy_mlflow.prepare import (
     class_warnings,
     draw_samples,
     draw_splits,
+    label_warnings,
     prepare_data,
     prepare_features,
     prepare_weights,
@@ -105,7 +106,7 @@ def look_ahead(study: Study, wanted: Selection, machine: Machine, display: Displ
     if data.skipped:
         display.say(f"{len(data.skipped)} images or rows are left out (--skip-bad)")
     splits = draw_splits(study, data, wanted.splits)
-    for warning in class_warnings(splits, data):
+    for warning in [*class_warnings(splits, data), *label_warnings(study, splits, data)]:
         display.say(f"warning: {warning}")
     store = MlflowStore(home.tracking_uri, home)
     return Ahead(data, splits, make_plan(study, data.data_hash, store, wanted))
@@ -206,7 +207,7 @@ class _Call:
         return JobSpec(
             study=self.prepared.study,
             arm=job.arm,
-            split=self.prepared.splits[job.split],
+            split=self.prepared.splits.of(job.split, self.prepared.study.arm[job.arm]),
             data=self.prepared.data,
             home=Home.default(),
             uri=self.uri,

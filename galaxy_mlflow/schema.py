@@ -68,6 +68,10 @@ IDENTITY_TAGS: Final = (STUDY, SPLIT, ARM)
 # Parameters: every setting of the arm (config.Study.arm_params), and
 THREADS: Final = "threads"
 """Processor threads of the job: with them a run repeats bit for bit."""
+N_LABELS: Final = "n_labels"
+"""Labels an arm was given for training and validation; there only where it was not given all."""
+N_POOL: Final = "n_pool"
+"""Training images of the whole split, of which such an arm has a part."""
 
 # Metrics: one value an epoch
 TRAIN_LOSS: Final = "train_loss"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -16,16 +16,22 @@ PAPER_GALAXIES = 14_034
 PAPER_TRAIN = 12_000
 _BLOCK = 10  # the paper's ten scripts drew ten splits each
 _VALIDATION = 1  # third word of the seed of a validation part
+_FEWEST = 2  # training images: batch norm cannot train on one
+_FEW_LABELS = 2  # third word of the seed of the order in which labels are had
 
 
 @dataclass(frozen=True)
 class Split:
-    """Row numbers of one split's parts, each ascending, disjoint, together all images."""
+    """Row numbers of one split's parts, each ascending, disjoint.
+
+    Together they are all images, unless `with_few_labels` has left some out.
+    """
 
     number: int
     train: Indices
     val: Indices
     test: Indices
+    n_pool: int | None = None  # training images before labels were left out
 
     @property
     def train_hash(self) -> str:
@@ -112,6 +118,74 @@ def draw_split(rule: SplitRule, labels: ArrayLike, k: int) -> Split:
     rest, test = _draw_test(rule, classes, k)
     train, val = _draw_validation(rule, classes, rest, k)
     return Split(number=k, train=np.sort(train), val=np.sort(val), test=np.sort(test))
+
+
+def with_few_labels(rule: SplitRule, split: Split, labels: ArrayLike, count: int) -> Split:
+    """Return a split in which only `count` images outside the test part have labels.
+
+    They are parted in training and validation as the rule says: who has 100 labels cannot choose
+    an epoch on 1,500 more (Oliver et al. 2018, "Realistic evaluation of deep semi-supervised
+    learning algorithms", section 4.6). The test part stays whole. Each part is the beginning of one
+    order of its rows, drawn from `default_rng([seed, k, 2])`: the images of 100 labels are among
+    those of 300, and all labels give the split itself. Where the rule has strata, classes keep
+    their shares within one image, and each has at least one training image.
+
+    Parameters
+    ----------
+    split : as `draw_split` returns
+    labels : class number of each image, integers, shape (n,)
+
+    Raises
+    ------
+    SplitError
+        There are fewer labels than `count`, or `count` leaves a part or a class without an image.
+    """
+    n_labels = split.train.size + split.val.size
+    if count > n_labels:
+        raise SplitError(
+            f"n_labels is {count}, but split {split.number} has {n_labels} images outside its test "
+            "part: give more images, or ask for fewer labels"
+        )
+    classes = np.asarray(labels, dtype=np.int64)
+    n_classes = np.unique(classes[split.train]).size
+    n_train, n_val = _part_labels(rule, count, n_classes if rule.stratify else _FEWEST)
+    generator = np.random.default_rng([rule.seed, split.number, _FEW_LABELS])
+    train, val = (
+        _in_label_order(generator, rows, classes if rule.stratify else None)
+        for rows in (split.train, split.val)
+    )
+    train, val = np.sort(train[:n_train]), np.sort(val[:n_val])
+    return replace(split, train=train, val=val, n_pool=split.train.size)
+
+
+def _part_labels(rule: SplitRule, count: int, least: int) -> tuple[int, int]:
+    """Return how many of `count` labels are for training, and how many for validation."""
+    n_val = round(count * rule.val_fraction) if rule.val_fraction is not None else 0
+    if count - n_val < least or (rule.val_fraction is not None and not n_val):
+        wanted = f"{least} for training" + (", 1 for validation" * (rule.val_fraction is not None))
+        raise SplitError(
+            f"n_labels {count} gives {count - n_val} training and {n_val} validation images: the "
+            f"fewest are {wanted} (splits.val_fraction), so that each class has one to train on"
+        )
+    return count - n_val, n_val
+
+
+def _in_label_order(
+    generator: np.random.Generator, rows: Indices, classes: Indices | None
+) -> Indices:
+    """Return rows in an order of which every beginning has the classes' shares, if they are given.
+
+    The i-th of m images of a class stands at i/m: the first of each class come first of all.
+    """
+    shuffled = generator.permutation(rows)
+    if classes is None:
+        return shuffled
+    strata = classes[shuffled]
+    place = np.empty(strata.size)
+    for stratum in np.unique(strata):
+        members = strata == stratum
+        place[members] = np.arange(members.sum()) / members.sum()
+    return shuffled[np.argsort(place, kind="stable")]
 
 
 def sparse_parts(split: Split, labels: ArrayLike, classes: tuple[str, ...]) -> list[str]:

@@ -13,6 +13,7 @@ from pydantic_core import ErrorDetails
 
 from galaxy_mlflow import config
 from galaxy_mlflow.errors import ConfigError, did_you_mean
+from galaxy_mlflow.label_counts import COUNTS, way_of, with_each_count
 
 Table = dict[str, Any]
 SHARED = "training"
@@ -80,7 +81,10 @@ def load_study_file(path: Path | str, overrides: Sequence[str] = ()) -> config.S
     for override in sorted(overrides, key=lambda text: not text.startswith("data.kind=")):
         _apply(table, override)
     table.setdefault("name", path.stem)
-    merged = _with_shared(table)
+    try:
+        merged = _with_shared(table)
+    except ValueError as error:
+        raise ConfigError(f"{_place(path, text, [SHARED, COUNTS])}: {error}") from None
     try:
         return config.Study.model_validate(merged)
     except ValidationError as error:
@@ -184,9 +188,10 @@ def _with_shared(table: Table) -> Table:
     if not isinstance(shared, dict):
         raise ConfigError(f"{SHARED}: expected a table of settings for every arm")
     if isinstance(arms, dict):
-        merged["arm"] = {
+        laid = {
             name: {**shared, **arm} if isinstance(arm, dict) else arm for name, arm in arms.items()
         }
+        merged["arm"] = with_each_count(laid)
     return _paths_as_paths(merged)
 
 
@@ -200,12 +205,17 @@ def _paths_as_paths(table: Table) -> Table:
 
 def _describe(path: Path, text: str, table: Table, error: ErrorDetails) -> str:
     keys = [str(part) for part in error["loc"] if part not in _DATA_KINDS]
+    if len(keys) > 1 and keys[0] == "arm":
+        keys[1] = way_of(keys[1], _inner(table, ["arm"]))
     if len(keys) == 3 and keys[0] == "arm" and keys[2] not in _inner(table, keys[:2]):
         keys = [SHARED, keys[2]] if keys[2] in _inner(table, [SHARED]) else keys
-    line = _line_of(text, keys)
-    where = f"{path}:{line}" if line else f"{path}"
     name = ".".join(keys)
-    return f"{where}: {f'{name}: ' if name else ''}{_reason(error, keys)}"
+    return f"{_place(path, text, keys)}: {f'{name}: ' if name else ''}{_reason(error, keys)}"
+
+
+def _place(path: Path, text: str, keys: Sequence[str]) -> str:
+    line = _line_of(text, keys)
+    return f"{path}:{line}" if line else f"{path}"
 
 
 def _reason(error: ErrorDetails, keys: list[str]) -> str:

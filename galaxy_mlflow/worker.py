@@ -39,6 +39,7 @@ from galaxy_mlflow.sinks import MlflowSink
 from galaxy_mlflow.splits import Split
 from galaxy_mlflow.spool import RunStart, Spool
 from galaxy_mlflow.study_note import page_tags
+from galaxy_mlflow.timm_names import is_timm
 from galaxy_mlflow.tracking import MlflowStore
 from galaxy_mlflow.train import EpochRecord, Trainer, make_deterministic
 
@@ -302,7 +303,7 @@ class _Worker:
             schema.INIT_HASH: self.trainer.init_hash,
             schema.CODE_VERSION: code_version(),
             schema.HARDWARE: hardware(spec.device),
-            schema.SOFTWARE: software(),
+            schema.SOFTWARE: software(*["timm"] * is_timm(study.arm[spec.arm].architecture)),
             schema.ENERGY_SOURCE: self.trainer.progress.energy_source,
             schema.ATTEMPT: "1",
             schema.OWNER: owner_tag(spec.session),
@@ -315,6 +316,8 @@ class _Worker:
             schema.SKIPPED: "; ".join(str(item) for item in spec.data.skipped)[:5000],
         }
         params = {**study.arm_params(spec.arm), schema.THREADS: str(spec.threads)}
+        if spec.split.n_pool is not None:
+            params[schema.N_POOL] = str(spec.split.n_pool)
         page = page_tags(study, spec.data)
         return RunStart(spec.job, {k: value for k, value in tags.items() if value}, params, page)
 

@@ -13,23 +13,24 @@ import pytest
 ROOT = Path(__file__).parent.parent
 PACKAGE = tuple(
     """
-    errors files processes schema config study_file metrics splits morphology simulate fractals
-    pictures listings targets surveys service fetch vizier nair_abraham data_card catalog blocks
-    image_store image_index cache contact_sheet augment models pretrain checkpoints energy job
-    feed optimize stem forward features train run_figures run_files home arm_view study_page
-    study_note spool runs claims status reading uploads server_errors tracking trained explain
-    packing kept courier resume tidy sinks plan prepare estimate machine keeper worker resources
-    dispatch engine ray_parcel ray_mail ray_job ray_log ray_cluster ray_pipe ray_need ray_driver
-    ray_crew display delivery runner evidence doctor master_record options cli_fetch cli_data
-    cli_runs cli_status cli_machine cli_accounts cli_storage cli_checkpoint cli
+    errors files processes schema timm_names config label_counts study_file metrics splits
+    morphology simulate fractals pictures listings targets surveys service fetch vizier
+    nair_abraham data_card catalog blocks image_store image_index cache contact_sheet augment
+    timm_models models pretrain checkpoints energy job feed optimize stem forward features train
+    run_figures run_files home arm_view study_page study_note spool runs claims status reading
+    uploads server_errors tracking trained explain packing kept courier resume tidy sinks plan
+    prepare estimate machine keeper worker resources dispatch engine ray_parcel ray_mail ray_job
+    ray_log ray_cluster ray_pipe ray_need ray_driver ray_crew display delivery runner evidence
+    doctor master_record options cli_fetch cli_data cli_runs cli_status cli_machine cli_accounts
+    cli_storage cli_checkpoint cli
     """.split()
 )
 ANALYSIS = tuple(
     """
     stats points export study arrow_rows database exported asking query pairs curves matrices
     classes predictions answers disputes mistakes illustrations times wording sheet prose
-    findings compare energy tables facts figures gallery paper contents markup mistakes_page
-    page report
+    findings compare energy tables facts learning_curve figures gallery paper contents markup
+    mistakes_page page report
     """.split()
 )
 PARTS = ("stats", "figures", "gallery", "paper")

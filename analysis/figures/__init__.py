@@ -20,6 +20,7 @@ from analysis.figures.distributions import (
     value_histograms,
 )
 from analysis.figures.evidence import evidence_panels
+from analysis.figures.learning import draw_learning_curve
 from analysis.figures.paired import Interval, draw_differences, draw_slopes, forest_plot
 from analysis.figures.reliability import reliability_diagrams
 from analysis.figures.style import ARM_COLOURS, INK, fitted, lay_out, new_figure, save
@@ -40,6 +41,7 @@ __all__ = [
     "draw_confusion_spread",
     "draw_difference_histogram",
     "draw_differences",
+    "draw_learning_curve",
     "draw_mean_curves",
     "draw_slopes",
     "evidence_panels",

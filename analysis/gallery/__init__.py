@@ -13,7 +13,7 @@ from analysis import figures
 from analysis.compare import Comparison
 from analysis.gallery.classed import class_scores, confusions, forest, reliability_of_arms
 from analysis.gallery.compared import differences, evidence, slopes
-from analysis.gallery.curved import every_run, mean_of_runs, one_split
+from analysis.gallery.curved import every_run, learning, mean_of_runs, one_split
 from analysis.gallery.peaked import budget_differences, peak_accuracy, peak_epoch, times_to_accuracy
 from analysis.gallery.subject import Picture, Subject
 from analysis.pairs import Pairs
@@ -67,6 +67,7 @@ _MAKERS: Final[dict[str, Callable[[Subject], Iterator[Picture]]]] = {
     "peak-accuracy": peak_accuracy,
     "peak-epoch": peak_epoch,
     "budget-differences": budget_differences,
+    "learning-curve": learning,
     "mean-curves": mean_of_runs,
     "run-curves": every_run,
     "split-curves": one_split,

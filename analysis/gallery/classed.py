@@ -47,7 +47,7 @@ def forest(s: Subject) -> Iterator[Picture]:
 
 def _interval(s: Subject, metric: str) -> tuple[float, float, float]:
     x, y = (s.scores[arm][metric].to_numpy(float) for arm in s.arms)
-    test = corrected_t(x, y, s.pairs.n_train, s.pairs.n_test)
+    test = corrected_t(x, y, s.pairs.n_pool, s.pairs.n_test)
     return test.estimate, test.ci_low, test.ci_high
 
 

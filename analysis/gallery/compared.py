@@ -16,7 +16,7 @@ def differences(s: Subject) -> Iterator[Picture]:
     c, unit = s.comparison, unit_of(s.comparison.reading)
     x, y = (unit.scale * c.values[arm].to_numpy() for arm in c.arms)
     figure = figures.new_figure(height=3.2)
-    test = corrected_t(x, y, c.n_train, c.n_test)
+    test = corrected_t(x, y, c.n_pool, c.n_test)
     ax = figures.draw_differences(c.splits, x - y, test, figure.subplots())
     ax.set_ylabel(f"difference{',' * bool(unit.difference)}{unit.difference}")
     caption = (
@@ -53,7 +53,7 @@ def evidence(s: Subject) -> Iterator[Picture]:
     """Draw what the first n splits said."""
     c = s.comparison
     x, y = (c.values[arm].to_numpy() for arm in c.arms)
-    evidence = evidence_curve(x, y, c.n_train, c.n_test)
+    evidence = evidence_curve(x, y, c.n_pool, c.n_test)
     figure = figures.evidence_panels(evidence, short_difference(s.arms), unit_of(c.reading))
     caption = (
         f"What the first n splits say of {in_words(c.reading)}: the mean difference, the p-values "

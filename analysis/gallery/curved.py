@@ -11,8 +11,9 @@ import pandas as pd
 from analysis import figures
 from analysis.curves import mean_curves
 from analysis.gallery.subject import LOSS, Floats, Picture, Subject, sentence
+from analysis.learning_curve import curve_points
 from analysis.study import Study
-from analysis.wording import PERCENT, Unit
+from analysis.wording import PERCENT, Unit, in_words, unit_of
 from galaxy_mlflow import schema
 from galaxy_mlflow.errors import AnalysisError
 
@@ -33,6 +34,23 @@ def mean_of_runs(s: Subject) -> Iterator[Picture]:
     words = " and ".join(metric.replace("_", " ") for metric in shown)
     caption = f"Mean over splits; band: one standard deviation to each side. {s.runs}."
     yield Picture("mean-curves", f"{sentence(words)} while training", caption, figure)
+
+
+def learning(s: Subject) -> Iterator[Picture]:
+    """Draw the learning curve of a study whose arms differ in their number of labels."""
+    reading = s.comparison.reading
+    points = curve_points(s.study, reading)
+    if points.empty:
+        return
+    words, figure = in_words(reading), figures.new_figure(height=3.6)
+    figures.draw_learning_curve(points, words, unit_of(reading), figure.subplots())
+    splits = " to ".join(str(n) for n in sorted({points["splits"].min(), points["splits"].max()}))
+    caption = (
+        f"Mean {words} against the number of labels. Band: the 95 % interval of the mean, "
+        "corrected for the test images that splits share. "
+        f"{splits} splits at each point, {points['splits'].sum()} runs."
+    )
+    yield Picture("learning-curve", "How many labels", caption, figure)
 
 
 def every_run(s: Subject) -> Iterator[Picture]:

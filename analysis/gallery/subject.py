@@ -121,7 +121,7 @@ class Subject:
 
     def differences(self, title: str, x: Floats, y: Floats) -> figures.Differences:
         """Return paired differences with their corrected t test."""
-        test = corrected_t(x, y, self.pairs.n_train, self.pairs.n_test)
+        test = corrected_t(x, y, self.pairs.n_pool, self.pairs.n_test)
         return figures.Differences(title, x - y, test)
 
 
