@@ -17,9 +17,10 @@ from analysis.compare import Question, answer, default_metric
 from analysis.curves import Reading, read_metric_name, values
 from analysis.pairs import pool_of
 from analysis.sheet import Table
-from analysis.stats import corrected_t, format_p, holm
+from analysis.stats import corrected_t, format_p
 from analysis.stats.inputs import Floats
 from analysis.study import Study
+from analysis.tables import pairs_table
 from analysis.wording import in_words, unit_of
 from galaxy_mlflow import schema
 
@@ -28,7 +29,7 @@ POINT_COLUMNS = (
     *("mean", "sd", "ci_low", "ci_high"),
 )
 _FEWEST = 2
-"""Runs that have a standard deviation, and numbers of labels that make a curve."""
+"""Runs that have a standard deviation, numbers of labels that make a curve, ways to compare."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -39,10 +40,10 @@ class LearningCurve:
     ----------
     reading : how one number was read off each run
     points : as `curve_points` returns
-    differences : one row a number of labels that the first two ways share; columns labels, first,
-        second, n_pairs, wins, difference, ci_low, ci_high, p_value, p_holm (Holm's adjustment over
-        the numbers of labels), needed: labels with which the second way has what the first has
-        here, read off its curve; inf where it never gets there
+    differences : one row a number of labels that the first two ways share: the columns of
+        `tables.pairs_table` (Holm's adjustment over the numbers of labels), `labels`, and `needed`:
+        labels with which the second way has what the first has here, read off its curve; inf where
+        it never gets there
     """
 
     reading: Reading
@@ -213,32 +214,19 @@ def _differences(
     study: Study, question: Question, reading: Reading, points: pd.DataFrame
 ) -> pd.DataFrame:
     ways = list(dict.fromkeys(points["way"]))[:2]
-    arms = points.pivot(index="labels", columns="way", values="arm").reindex(columns=ways).dropna()
-    if len(ways) < len(("first", "second")) or arms.empty:
+    each = points.drop_duplicates(["way", "labels"])
+    arms = each.pivot(index="labels", columns="way", values="arm").reindex(columns=ways).dropna()
+    if len(ways) < _FEWEST or arms.empty:
         return pd.DataFrame()
-    second = points[points["way"] == ways[1]]
+    comparisons = [
+        answer(study, question.about(tuple(pair)), with_classes=False)
+        for _, pair in arms.iterrows()
+    ]
     sign = -1.0 if reading.lower_is_better else 1.0
-    rows = []
-    for labels, pair in arms.iterrows():
-        c = answer(study, question.about(tuple(pair)), with_classes=False)
-        test, mine = c.tests["corrected_t"], sign * c.mean[c.arms[0]]
-        curve = (second["labels"].to_numpy(float), sign * second["mean"].to_numpy(float))
-        rows.append(
-            {
-                "labels": labels,
-                "first": c.arms[0],
-                "second": c.arms[1],
-                "n_pairs": c.n_pairs,
-                "wins": c.wins,
-                "difference": c.mean_difference,
-                "ci_low": test.ci_low,
-                "ci_high": test.ci_high,
-                "p_value": test.p_value,
-                "needed": labels_needed(*curve, mine),
-            }
-        )
-    table = pd.DataFrame(rows)
-    return table.assign(p_holm=holm(table["p_value"]))
+    second = each[each["way"] == ways[1]]
+    labels, means = second["labels"].to_numpy(float), sign * second["mean"].to_numpy(float)
+    needed = [labels_needed(labels, means, sign * c.mean[c.arms[0]]) for c in comparisons]
+    return pairs_table(comparisons).assign(labels=arms.index, needed=needed)
 
 
 def _needed(labels: float, curve: LearningCurve) -> str:
