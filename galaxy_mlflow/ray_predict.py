@@ -7,7 +7,6 @@ hold the images' bytes. The weights are sent to them.
 from __future__ import annotations
 
 import logging
-import os
 import pickle
 from collections.abc import Generator, Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -52,7 +51,7 @@ class _Work:
     """What every worker is told."""
 
     members: tuple[Member, ...]
-    weights: tuple[bytes, ...]  # of each member; none where workers read this machine's files
+    weights: tuple[Any, ...]  # in Ray's store; none where workers read this machine's files
     images: ImageList
     part_rows: int
     threads: int
@@ -69,23 +68,20 @@ def ray_parts(request: Request, place: RayPlace, progress: Progress) -> Parts:
     """
     address = check_address(place.address)
     check_device(place.device)
+    total = len(request.images)
 
     def parts(first: int) -> Generator[Part, None, None]:
         home = Home.default()
         with ctrl_c_held_back():  # Ray's processes shall not hear it
             cluster = join(address, home, RayLog(log_of(home)))
         try:
-            for number, part in enumerate(_answered(request, place, first, address), first):
+            for number, part in enumerate(_answered(request, place, first, address), first + 1):
                 yield part
-                progress(min((number + 1) * request.part_rows, len(request.images)), _all(request))
+                progress(min(number * request.part_rows, total), total)
         finally:
             cluster.leave()
 
     return parts
-
-
-def _all(request: Request) -> int:
-    return len(request.images)
 
 
 def _answered(request: Request, place: RayPlace, first: int, address: str | None) -> Iterator[Part]:
@@ -95,14 +91,17 @@ def _answered(request: Request, place: RayPlace, first: int, address: str | None
     numbers = range(first, request.count)
     if not numbers:
         return
-    threads, there = place.threads or 1, ray.cluster_resources()
+    threads = place.threads or 1
+    there = ray.cluster_resources()  # type: ignore[no-untyped-call]
     gpus = int(there.get("GPU", 0)) if place.device != "cpu" else 0
     workers = gpus or max(1, int(there.get("CPU", 1)) // threads)
     work = _work_of(request, threads, "cuda" if gpus else "cpu", send=address is not None)
     _keep_quiet()
-    answered = ray.data.range(len(numbers), override_num_blocks=len(numbers)).map_batches(
+    # Not ray.data.range: to make numbers takes a core, which workers may have all of.
+    listed = ray.data.from_items(list(numbers), override_num_blocks=len(numbers))
+    answered = listed.map_batches(
         _Worker,
-        fn_constructor_args=(ray.put(work), first),
+        fn_constructor_args=(work,),
         batch_size=1,
         compute=ray.data.ActorPoolStrategy(size=min(workers, len(numbers))),
         num_cpus=threads,
@@ -128,8 +127,10 @@ def _clear(error: Exception) -> Exception:
 
 
 def _work_of(request: Request, threads: int, device: str, *, send: bool) -> _Work:
+    import ray
+
     files = [member.run.weights_file for member in request.members] if send else []
-    weights = tuple(file.read_bytes() for file in files)
+    weights = tuple(ray.put(file.read_bytes()) for file in files)
     return _Work(request.members, weights, request.images, request.part_rows, threads, device)
 
 
@@ -146,22 +147,18 @@ def _keep_quiet() -> None:
 class _Worker:
     """An actor with all networks; it answers one part after another."""
 
-    def __init__(self, work: Any, first: int) -> None:
-        import ray
-
+    def __init__(self, work: _Work) -> None:
         from galaxy_mlflow.train import make_deterministic
 
-        self._work: _Work = ray.get(work)
-        self._first = first
-        os.environ["OMP_NUM_THREADS"] = str(self._work.threads)
-        make_deterministic(self._work.threads)
+        make_deterministic(work.threads)
         with TemporaryDirectory() as folder:
-            self._predictor = Predictor(_local(self._work, Path(folder)), self._work.device)
-        self._at, self._rows = 0, self._work.images.rows()
+            self._predictor = Predictor(_local(work, Path(folder)), work.device)
+        self._work = work
+        self._at, self._rows = 0, work.images.rows()
 
     def __call__(self, batch: Batch) -> Batch:
-        """Answer the parts of a batch: `id` counts them from the first on."""
-        parts = [self._part(self._first + int(number)) for number in batch["id"]]
+        """Answer the parts whose numbers are the items of a batch."""
+        parts = [self._part(int(number)) for number in batch["item"]]
         found = np.empty(len(parts), dtype=object)
         found[:] = [pickle.dumps(part) for part in parts]
         return {"part": found}
@@ -182,10 +179,13 @@ def _local(work: _Work, folder: Path) -> Sequence[Member]:
     """Return the members with files of weights that this machine has."""
     if not work.weights:
         return work.members
+    import ray
+
     members = []
-    for number, (member, content) in enumerate(zip(work.members, work.weights, strict=True)):
+
+    for number, (member, kept) in enumerate(zip(work.members, work.weights, strict=True)):
         file = folder / str(number) / member.run.weights_file.name
         file.parent.mkdir()
-        file.write_bytes(content)
+        file.write_bytes(ray.get(kept))
         members.append(replace(member, run=replace(member.run, weights_file=file)))
     return members

@@ -22,8 +22,8 @@ PACKAGE = tuple(
     trained image_list decoding calibration predict members answers predict_run
     packing kept courier resume tidy sinks plan prepare estimate machine keeper worker
     resources dispatch engine ray_parcel ray_mail ray_job ray_log ray_cluster ray_pipe ray_need
-    ray_driver ray_crew ray_predict display delivery runner doctor master_record options cli_fetch cli_data
-    cli_runs cli_status cli_predict
+    ray_driver ray_crew ray_predict display delivery runner doctor master_record options
+    cli_fetch cli_data cli_runs cli_status cli_predict
     cli_machine cli_accounts cli_storage cli_checkpoint cli
     """.split()
 )
