@@ -7,6 +7,7 @@ hold the images' bytes. The weights are sent to them.
 from __future__ import annotations
 
 import logging
+import os
 import pickle
 from collections.abc import Generator, Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -72,6 +73,7 @@ def ray_parts(request: Request, place: RayPlace, progress: Progress) -> Parts:
 
     def parts(first: int) -> Generator[Part, None, None]:
         home = Home.default()
+        os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")  # else it warns on the screen
         with ctrl_c_held_back():  # Ray's processes shall not hear it
             cluster = join(address, home, RayLog(log_of(home)))
         try:
