@@ -15,6 +15,7 @@ from galaxy_mlflow import (
     cli_checkpoint,
     cli_data,
     cli_machine,
+    cli_predict,
     cli_runs,
     cli_status,
     cli_storage,
@@ -58,6 +59,7 @@ app.add_typer(cli_accounts.app, name="user")
 app.add_typer(cli_checkpoint.app, name="checkpoint")
 for command in (cli_runs.run, cli_runs.plan, cli_status.status, cli_runs.sync):
     app.command()(command)
+app.command()(cli_predict.predict)
 for command in (cli_machine.server, cli_machine.doctor, cli_storage.storage):
     app.command()(command)
 

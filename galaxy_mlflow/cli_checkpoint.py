@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -47,12 +46,11 @@ def get(
 
 def _run_id(store: MlflowStore, run: str) -> str:
     """Return the ID of a run that is named by it, or by study, split and arm."""
-    from galaxy_mlflow.schema import JobId
+    from galaxy_mlflow.chosen import job_named
 
-    named = re.fullmatch(r"(.+)/split-(\d+)/([^/]+)", run)
-    if named is None:
+    job = job_named(run)
+    if job is None:
         return run
-    job = JobId(named.group(1), int(named.group(2)), named.group(3))
     record = store.find(job)
     if record is None:
         raise StudyNotFoundError(f"{store.shown} has no run {job.run_name} of study {job.study}")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import socket
+import time
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -59,15 +60,24 @@ class Display:
         self.console.print(message, markup=False, highlight=False, soft_wrap=True)
 
     @contextmanager
-    def step(self, what: str) -> Iterator[Step]:
-        """Show a bar for a step of preparation; it appears at the first progress."""
+    def step(self, what: str, *, rate: str = "") -> Iterator[Step]:
+        """Show a bar for one step; it appears at the first progress.
+
+        Parameters
+        ----------
+        rate : what is counted, where its number a second is to be shown too
+        """
         tasks: list[TaskID] = []
+        began: list[tuple[float, int]] = []
 
         def advance(done: int, total: int) -> None:
             if not tasks:
                 self.bars.start()
                 tasks.append(self.bars.add_task(what, total=total))
-            self.bars.update(tasks[0], completed=done, total=total)
+                began.append((time.perf_counter(), done))
+            speed = _speed(began[0], done, rate) if rate else ""
+            shown = f"{what}{speed}"
+            self.bars.update(tasks[0], completed=done, total=total, description=shown)
 
         try:
             yield advance
@@ -146,6 +156,11 @@ class Display:
         if self._total is not None:
             shown = "  ".join(("study", *means))
             self.bars.update(self._total, advance=epochs, description=shown)
+
+
+def _speed(began: tuple[float, int], done: int, unit: str) -> str:
+    seconds = time.perf_counter() - began[0]
+    return f"  {(done - began[1]) / seconds:,.0f} {unit}/s" if done > began[1] else ""
 
 
 def _described(event: JobEvent) -> str:

@@ -5,9 +5,10 @@ from __future__ import annotations
 import csv
 import io
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TextIO
 
 from galaxy_mlflow.errors import BadItem, DataError, did_you_mean
 from galaxy_mlflow.pictures import SUFFIXES, FilePicture, Picture
@@ -57,12 +58,25 @@ def read_csv_columns(path: Path, required: Sequence[str], optional: Sequence[str
     DataError
         The file cannot be read, is empty, or lacks a required column.
     """
-    reader = csv.reader(io.StringIO(_text(path), newline=""), strict=True)
+    return list(stream_csv_columns(path, io.StringIO(_text(path), newline=""), required, optional))
+
+
+def stream_csv_columns(
+    path: Path, text: TextIO, required: Sequence[str], optional: Sequence[str]
+) -> Iterator[CsvRow]:
+    """Yield what `read_csv_columns` returns, from the open `text` of a file, row by row.
+
+    Raises
+    ------
+    DataError
+        At the first row: a required column is missing; at any: the text is not CSV.
+    """
+    reader = csv.reader(text, strict=True)
     try:
         header = [name.strip().lower() for name in next(reader, [])]
         _check_header(path, header, required, optional)
         places = {name: header.index(name) for name in (*required, *optional) if name in header}
-        return [_csv_row(reader.line_num, row, places, len(header)) for row in reader if row]
+        yield from (_csv_row(reader.line_num, row, places, len(header)) for row in reader if row)
     except csv.Error as error:
         raise DataError(f"{path}:{reader.line_num}: is not CSV: {error}") from None
 

@@ -1,4 +1,4 @@
-"""What a run was trained on and with, in words that a paper can print."""
+"""The device to compute on; what a run was trained on and with, in words for a paper."""
 
 from __future__ import annotations
 
@@ -10,7 +10,25 @@ from pathlib import Path
 
 import torch
 
+from galaxy_mlflow.errors import ConfigError
+
 _PACKAGES = ("galaxy-mlflow", "torch", "torchvision", "numpy", "mlflow")
+
+
+def device_of(wanted: str) -> str:
+    """Return the device to compute on.
+
+    Raises
+    ------
+    ConfigError
+        This machine has no such device.
+    """
+    if wanted == "auto":
+        return "cuda" if torch.cuda.is_available() else "cpu"
+    known = ["cpu", "cuda", *(f"cuda:{i}" for i in range(torch.cuda.device_count()))]
+    if wanted not in known or (wanted == "cuda" and not torch.cuda.is_available()):
+        raise ConfigError(f"--device {wanted}: this machine has no such device; try auto or cpu")
+    return wanted
 
 
 def hardware(device: str) -> str:

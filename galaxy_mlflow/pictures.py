@@ -6,7 +6,7 @@ import hashlib
 import io
 import warnings
 from abc import ABC, abstractmethod
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
@@ -106,6 +106,21 @@ class FilePicture(Picture):
         except (OSError, ValueError) as error:
             reason = error.strerror if isinstance(error, OSError) else error
             raise DataError(f"cannot be read: {reason}") from None
+
+    def render(self, content: bytes, size: int) -> Decoded:
+        """Decode the file's bytes."""
+        return decode(content, size)
+
+
+@dataclass(frozen=True, slots=True)
+class BytesPicture(Picture):
+    """A picture whose file is in memory."""
+
+    file: bytes = field(repr=False)
+
+    def content(self) -> bytes:
+        """Return the bytes of the file."""
+        return self.file
 
     def render(self, content: bytes, size: int) -> Decoded:
         """Decode the file's bytes."""

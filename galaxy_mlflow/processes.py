@@ -5,12 +5,19 @@ from __future__ import annotations
 import ctypes
 import multiprocessing
 import os
+import pickle
 import signal
 import sys
 import threading
 from collections.abc import Iterator
+from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
+from importlib import import_module
 from types import FrameType
+from typing import Any
+
+from galaxy_mlflow.errors import ServerError
 
 _SET_PARENT_DEATH_SIGNAL = 1  # PR_SET_PDEATHSIG of Linux's prctl
 
@@ -43,6 +50,35 @@ def hear_ctrl_c() -> None:
     """
     signal.signal(signal.SIGINT, _interrupt_once)
     signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
+
+
+def run_apart(module: str, function: str, *arguments: Any) -> Any:
+    """Return what a function returns that runs in a process of its own, which has then ended.
+
+    What only that function needs never comes into this process's memory.
+
+    Raises
+    ------
+    ServerError
+        The process died.
+    Exception
+        Whatever the function raises.
+    """
+    context = multiprocessing.get_context("spawn")
+    try:
+        with ProcessPoolExecutor(1, mp_context=context, initializer=watch_parent) as pool:
+            with ctrl_c_held_back():
+                coming = pool.submit(_call, module, function, arguments)
+            content = coming.result()
+    except BrokenProcessPool:
+        raise ServerError(
+            f"the process that ran {function} died: it may have run out of memory"
+        ) from None
+    return pickle.loads(content)  # noqa: S301  our own child's
+
+
+def _call(module: str, function: str, arguments: tuple[Any, ...]) -> bytes:
+    return pickle.dumps(getattr(import_module(module), function)(*arguments))
 
 
 def watch_parent() -> None:

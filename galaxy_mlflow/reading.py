@@ -28,6 +28,9 @@ if TYPE_CHECKING:
     from mlflow import MlflowClient
     from mlflow.entities import Run
 
+_NO_SUCH_RUN = ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE")
+"""What MLflow says of an id that no run has, and of text that can be no id."""
+
 
 class Reader(ABC):
     """The questions of `MlflowStore`, which says how the server is talked to.
@@ -68,6 +71,29 @@ class Reader(ABC):
         where = " and ".join(f"tags.`{key}` = '{value}'" for key, value in job.tags().items())
         with self._talking() as client:
             return next((record_of(run) for run in _jobs(client, job.study, where)), None)
+
+    def record(self, run_id: str) -> RunRecord | None:
+        """Return a job's run by its id; None where there is no such run."""
+        with self._talking() as client:
+            try:
+                run = client.get_run(run_id)
+            except Exception as error:
+                if getattr(error, "error_code", None) in _NO_SUCH_RUN:
+                    return None
+                raise
+        there = run.info.lifecycle_stage == "active" and is_job(run.data.tags)
+        return record_of(run) if there else None
+
+    def studies(self) -> list[str]:
+        """Return the names of all experiments that are not deleted, the server's own among them."""
+        with self._talking() as client:
+            return [str(experiment.name) for experiment in client.search_experiments()]
+
+    def history(self, run_id: str, metric: str) -> dict[int, float]:
+        """Return a metric's values by epoch; empty where the run has no such metric."""
+        with self._talking() as client:
+            points = client.get_metric_history(run_id, metric)
+        return {int(point.step): float(point.value) for point in points}
 
     def standing(self, run_id: str) -> Standing:
         """Return who has a run, and its last epoch, in one request."""

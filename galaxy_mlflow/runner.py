@@ -16,7 +16,7 @@ from galaxy_mlflow.config import Study
 from galaxy_mlflow.dispatch import Crew, Rules, dispatch
 from galaxy_mlflow.display import Display
 from galaxy_mlflow.engine import OwnProcess, Processes
-from galaxy_mlflow.errors import ConfigError, ServerError
+from galaxy_mlflow.errors import ServerError
 from galaxy_mlflow.home import Home
 from galaxy_mlflow.plan import Plan, Selection, differ, identity_hashes, make_plan
 from galaxy_mlflow.prepare import (
@@ -245,30 +245,14 @@ class _Call:
 def _checked(machine: Machine) -> Machine:
     """Return the machine with its device; what cannot be is refused before anything is prepared."""
     if machine.engine == "local":
-        return replace(machine, device=_device(machine.device))
+        from galaxy_mlflow.machine import device_of  # torch takes seconds to load
+
+        return replace(machine, device=device_of(machine.device))
     from galaxy_mlflow.ray_cluster import check_address, check_device
 
     check_address(machine.address)
     check_device(machine.device)
     return machine
-
-
-def _device(wanted: str) -> str:
-    """Return the device to train on.
-
-    Raises
-    ------
-    ConfigError
-        This machine has no such device.
-    """
-    import torch
-
-    if wanted == "auto":
-        return "cuda" if torch.cuda.is_available() else "cpu"
-    known = ["cpu", "cuda", *(f"cuda:{i}" for i in range(torch.cuda.device_count()))]
-    if wanted not in known or (wanted == "cuda" and not torch.cuda.is_available()):
-        raise ConfigError(f"--device {wanted}: this machine has no such device; try auto or cpu")
-    return wanted
 
 
 def _make_way(ahead: Ahead, study: Study, store: MlflowStore) -> None:

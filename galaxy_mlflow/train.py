@@ -60,6 +60,7 @@ class Progress:
     selected_score: float = -math.inf
     selected_accuracy: float = 0.0
     selected_probabilities: Tensor | None = None  # float32 (n_test, n_classes)
+    selected_val_probabilities: Tensor | None = None  # float32 (n_val, n_classes)
     peak_accuracy: float = -1.0
     peak_epoch: int = -1
     last_accuracy: float = 0.0
@@ -302,6 +303,7 @@ class Trainer:
             return False
         found.selected_score, found.selected_epoch = score, self.epoch
         found.selected_accuracy, found.selected_probabilities = accuracy, test.probabilities
+        found.selected_val_probabilities = None if val is None else val.probabilities
         return True
 
 

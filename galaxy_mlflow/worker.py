@@ -308,7 +308,7 @@ class _Worker:
             schema.ATTEMPT: "1",
             schema.OWNER: owner_tag(spec.session),
             schema.PLACE: place(),
-            schema.SELECTED_ON: "val_loss" if study.validates else "test_accuracy",
+            schema.SELECTED_ON: schema.VAL_LOSS if study.validates else "test_accuracy",
             schema.STATUS: schema.RUNNING,
             schema.ARMS: ",".join(study.arm),
             schema.QUESTION: study.question,

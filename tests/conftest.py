@@ -17,6 +17,7 @@ pytest_plugins = [
     "fixtures_analysis",
     "fixtures_cli",
     "fixtures_postgres",
+    "fixtures_predict",
     "fixtures_s3",
     "fixtures_tracking",
 ]

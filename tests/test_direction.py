@@ -18,11 +18,12 @@ PACKAGE = tuple(
     nair_abraham data_card catalog blocks image_store image_index cache contact_sheet augment
     timm_models models pretrain checkpoints energy job feed optimize stem forward features train
     run_figures run_files home arm_view study_page study_note spool runs claims status reading
-    uploads server_errors tracking trained explain packing kept courier resume tidy sinks plan
-    prepare estimate machine keeper worker resources dispatch engine ray_parcel ray_mail ray_job
-    ray_log ray_cluster ray_pipe ray_need ray_driver ray_crew display delivery runner evidence
-    doctor master_record options cli_fetch cli_data cli_runs cli_status cli_machine cli_accounts
-    cli_storage cli_checkpoint cli
+    uploads server_errors tracking chosen trained image_list decoding calibration predict
+    members answers predict_run explain packing kept courier resume tidy sinks plan prepare
+    estimate machine keeper worker resources dispatch engine ray_parcel ray_mail ray_job ray_log
+    ray_cluster ray_pipe ray_need ray_driver ray_crew ray_predict display delivery runner
+    evidence doctor master_record options cli_fetch cli_data cli_runs cli_status cli_predict
+    cli_machine cli_accounts cli_storage cli_checkpoint cli
     """.split()
 )
 ANALYSIS = tuple(
@@ -126,7 +127,9 @@ def test_importing_it_loads_neither_torch_nor_mlflow(module: str) -> None:
     assert done.stdout.strip() == "set()"
 
 
-@pytest.mark.parametrize("command", [[], ["run"], ["status"], ["data"], ["user", "add"]])
+@pytest.mark.parametrize(
+    "command", [[], ["run"], ["status"], ["data"], ["user", "add"], ["predict"]]
+)
 def test_help_loads_nothing_that_only_work_needs(command: list[str]) -> None:
     heavy = {"torch", "torchvision", "mlflow", "pandas", "numpy", "sqlalchemy", "rich"}
     code = f"""
