@@ -82,6 +82,7 @@ def match_runs(
     _refuse_few(study, (first, second), len(table), max(min_pairs, _AT_ALL))
     _refuse_other_classes(study, kept)
     notes = _dropped_note(dropped) + _refuse_other_images(kept) + _few_pairs(len(table))
+    notes += _imported_note(study, kept)
     n_train, n_test = (_common_count(kept, name) for name in (schema.N_TRAIN, schema.N_TEST))
     sizes = (n_train, n_test, pool_of(study, kept))
     return Pairs((first, second), table[[first, second]], *sizes, dropped, tuple(notes))
@@ -253,6 +254,15 @@ def _refuse_other_images(runs: pd.DataFrame) -> list[str]:
     if (runs[[schema.TEST_HASH, schema.DATA_HASH]] == "").any(axis=None):
         return ["Some runs carry no hash of their data or test set: that they agree is unproven."]
     return []
+
+
+def _imported_note(study: Study, runs: pd.DataFrame) -> list[str]:
+    if not any(schema.IMPORTED in study.tags[run] for run in runs["run_id"]):
+        return []
+    return [
+        "Runs were imported from another system: that the arms of a split were trained and tested "
+        "on the same images is the word of whoever imported them."
+    ]
 
 
 def _common_count(runs: pd.DataFrame, name: str) -> int:

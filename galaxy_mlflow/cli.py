@@ -14,8 +14,10 @@ from galaxy_mlflow import (
     cli_accounts,
     cli_checkpoint,
     cli_data,
+    cli_import,
     cli_machine,
     cli_predict,
+    cli_register,
     cli_runs,
     cli_status,
     cli_storage,
@@ -57,6 +59,7 @@ app = typer.Typer(
 app.add_typer(cli_data.app, name="data")
 app.add_typer(cli_accounts.app, name="user")
 app.add_typer(cli_checkpoint.app, name="checkpoint")
+app.add_typer(cli_import.app, name="import")
 for command in (cli_runs.run, cli_runs.plan, cli_status.status, cli_runs.sync):
     app.command()(command)
 app.command()(cli_predict.predict)
@@ -161,6 +164,22 @@ def report(
         _log(loaded, target)
 
 
+@app.command()
+def register(
+    run: cli_register.RunOption = None,
+    best: cli_register.BestOption = None,
+    ensemble: cli_register.EnsembleOption = None,
+    name: cli_register.NameOption = None,
+) -> None:
+    """Put a trained model into MLflow's registry, with its study's evidence.
+
+    Example: galaxy-mlflow register --best demo/pretrained
+    """
+    from galaxy_mlflow.chosen import Choice
+
+    cli_register.register_choice(Choice.of(run, best, ensemble), name, _evidence)
+
+
 @app.command("import-paper")
 def import_paper(
     source: Annotated[
@@ -215,6 +234,22 @@ def _published_runs(source: Path | None) -> tuple[PublishedRun, ...]:
     from galaxy_mlflow.master_record import read_master_record
 
     return paper.runs_of_record(read_master_record(source), str(source))
+
+
+def _evidence(study: str, arm: str) -> str:
+    """Say in Markdown how an arm fares against the first other one of its study."""
+    import analysis
+    from galaxy_mlflow.errors import AnalysisError
+
+    loaded = analysis.load_study(study)
+    question = f"**{loaded.question}**\n\n" if loaded.question else ""
+    try:
+        other = next((name for name in loaded.arms if name != arm), arm)
+        pair = [name for name in loaded.arms if name in (arm, other)]
+        record = analysis.compare(loaded, arms=pair, allow_unfinished=True, min_pairs=2)
+    except AnalysisError as error:
+        return f"{question}Its study gives no comparison: {error}"
+    return f"{question}{record.paragraph}\n\n" + "\n".join(f"- {note}" for note in record.notes)
 
 
 def _load(study: str, database: str | None) -> Study:

@@ -15,6 +15,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validat
 
 from galaxy_mlflow.errors import did_you_mean
 from galaxy_mlflow.files import sha256_of
+from galaxy_mlflow.schema import STUDY_NAME
 from galaxy_mlflow.timm_names import check_name, is_timm
 
 PAPER_FRACTIONS = {"elliptical": 0.1951, "lenticular": 0.2291, "spiral": 0.5492, "irr_misc": 0.0266}
@@ -292,7 +293,7 @@ class ArmSettings(Settings):
 class Study(Settings):
     """One study: a data set, a protocol, splits, and two or more arms in the file's order."""
 
-    name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,99}$")
+    name: str = Field(pattern=STUDY_NAME)
     question: str = ""
     protocol: Literal["honest", "paper"] = "honest"
     seed: Seed = 0  # initial weights, order of images, augmentation, dropout

@@ -81,6 +81,21 @@ def stream_csv_columns(
         raise DataError(f"{path}:{reader.line_num}: is not CSV: {error}") from None
 
 
+def read_csv_header(path: Path) -> tuple[str, ...]:
+    """Return the header of a comma-separated UTF-8 file, stripped and in lower case.
+
+    Raises
+    ------
+    DataError
+        The file cannot be read, or is empty.
+    """
+    rows = csv.reader(io.StringIO(_text(path), newline=""), strict=True)
+    try:
+        return tuple(name.strip().lower() for name in next(rows, []))
+    except csv.Error as error:
+        raise DataError(f"{path}:1: is not CSV: {error}") from None
+
+
 def read_csv_listing(path: Path) -> Listing:
     """List the images of a CSV with columns `path`, `label` and perhaps `id`.
 

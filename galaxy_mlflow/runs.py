@@ -97,6 +97,13 @@ class WholeRun:
     artifacts: Mapping[str, str] = field(default_factory=dict)
     timestamp_ms: int = 0
 
+    def points(self) -> Iterator[tuple[str, float, int, int]]:
+        """Yield name, value, timestamp (ms) and step of every value, the summary as step 0."""
+        curves = {**self.curves, **{name: {0: value} for name, value in self.summary.items()}}
+        for name, values in curves.items():
+            for step, value in values.items():
+                yield name, value, self.timestamp_ms, step
+
 
 def is_job(tags: Mapping[str, str]) -> bool:
     """Whether tags are those of a job of this project: other runs may share the experiment."""
@@ -144,6 +151,12 @@ def standing_of(run: Run) -> Standing:
         status=tags.get(schema.STATUS, schema.RUNNING),
         last_epoch=loss.step if loss is not None else -1,
     )
+
+
+def data_digests(run: Run) -> set[str]:
+    """Return the digests of the data sets that a run names as its inputs."""
+    known = run.inputs.dataset_inputs if run.inputs is not None else []
+    return {item.dataset.digest for item in known}
 
 
 def latest_loss(run: Run) -> Any:

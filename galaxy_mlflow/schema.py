@@ -13,6 +13,9 @@ from typing import Final
 
 from galaxy_mlflow.errors import DataError
 
+STUDY_NAME: Final = r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,99}$"
+"""What a study may be called."""
+
 # Tags
 STUDY: Final = "study"
 SPLIT: Final = "split"
@@ -45,6 +48,10 @@ ENERGY_SOURCE: Final = "galaxy.energy_source"
 KIND: Final = "galaxy.kind"
 """What a run is where it is no job: `report` carries a study's report, and has no split or arm."""
 REPORT: Final = "report"
+IMPORTED: Final = "galaxy.imported"
+"""Where a run's numbers were imported from: kind, files and their sha256; absent otherwise."""
+IMPORTED_HASH: Final = "galaxy.imported_sha256"
+"""sha256 of the numbers of an imported run."""
 RUN_NAME: Final = "mlflow.runName"
 NOTE: Final = "mlflow.note.content"
 VIEW_KEY: Final = "arms"
@@ -61,6 +68,13 @@ EXPERIMENT_TAGS: Final = {
 RUNNING: Final = "running"
 FINISHED: Final = "finished"
 FAILED: Final = "failed"
+
+DATA_SOURCE: Final = "galaxy-mlflow"
+"""Source type of the MLflow data set that a run carries as its input."""
+DIGEST_LENGTH: Final = 36
+"""Characters of data_hash that MLflow takes as the digest of a data set."""
+DATA_CONTEXT: Final = ("mlflow.data.context", "training")
+"""Tag of that input, for the UI."""
 
 HASH_TAGS: Final = (CONFIG_HASH, DATA_HASH, TRAIN_HASH, TEST_HASH, INIT_HASH)
 IDENTITY_TAGS: Final = (STUDY, SPLIT, ARM)

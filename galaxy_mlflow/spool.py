@@ -47,6 +47,7 @@ class RunStart:
     params: dict[str, str]
     page: dict[str, str] = field(default_factory=dict)  # tags of the study's experiment
     owners: tuple[str, ...] = ()  # tags of workers that wrote this record before
+    data: dict[str, str] = field(default_factory=dict)  # fields of the run's data set in MLflow
 
 
 @dataclass(frozen=True)
@@ -155,8 +156,8 @@ class Spool:
         try:
             saved = json.loads((self.folder / "run.json").read_text())
             job, page = JobId(**saved["job"]), saved.get("page", {})
-            owners = tuple(saved.get("owners", ()))
-            return RunStart(job, saved["tags"], saved["params"], page, owners)
+            owners, data = tuple(saved.get("owners", ())), saved.get("data", {})
+            return RunStart(job, saved["tags"], saved["params"], page, owners, data)
         except (ValueError, KeyError, TypeError) as error:
             raise self._damaged(error) from None
 

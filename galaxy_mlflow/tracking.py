@@ -17,8 +17,9 @@ from typing import TYPE_CHECKING, Any
 from galaxy_mlflow import schema
 from galaxy_mlflow.errors import BusyError, ServerRefusedError
 from galaxy_mlflow.home import Home
+from galaxy_mlflow.importing import Imported, import_runs
 from galaxy_mlflow.reading import Reader
-from galaxy_mlflow.runs import RunRecord, WholeRun, all_pages, refuse_conflict
+from galaxy_mlflow.runs import RunRecord, WholeRun, all_pages, data_digests, refuse_conflict
 from galaxy_mlflow.server_errors import be_brief, redacted, server_error, shown
 from galaxy_mlflow.spool import Event, RunStart
 from galaxy_mlflow.study_page import describe
@@ -28,7 +29,8 @@ if TYPE_CHECKING:
     from mlflow import MlflowClient
     from mlflow.entities import Metric, Run
 
-__all__ = ["MlflowStore", "RunRecord", "WholeRun", "default_tracking_uri", "redacted", "shown"]
+__all__ = ["Imported", "MlflowStore", "RunRecord", "WholeRun", "default_tracking_uri",
+           "import_runs", "redacted", "shown"]  # fmt: skip
 
 _UNUSABLE = (OSError, ImportError, ValueError)
 """What an address raises that means no server or database, such as one without its driver."""
@@ -47,7 +49,7 @@ class MlflowStore(Reader):
 
     Parameters
     ----------
-    uri : tracking URI: the address of a server, or of a database opened directly
+    uri : address of a server, or of a database opened directly
     home : folder of the default store; its experiments keep their artifacts there
     """
 
@@ -84,6 +86,7 @@ class MlflowStore(Reader):
                 raise BusyError(f"{start.job.run_name}: another worker created this run first")
             mine = winner.run_id
         self._log_params(mine, start.params)
+        self._log_data(mine, start.data)
         return RunRecord(mine, start.job, schema.RUNNING, start.tags, start.params, {})
 
     def resume(self, run: RunRecord, start: RunStart) -> RunRecord:
@@ -100,8 +103,8 @@ class MlflowStore(Reader):
         with self._talking() as client:
             client.log_batch(run.run_id, tags=_tags(tags))
             client.update_run(run.run_id, status="RUNNING")
-        missing = {key: value for key, value in start.params.items() if key not in run.params}
-        self._log_params(run.run_id, missing)
+        self._log_params(run.run_id, {k: v for k, v in start.params.items() if k not in run.params})
+        self._log_data(run.run_id, start.data)
         return replace(run, status=schema.RUNNING, tags={**run.tags, **tags})
 
     @contextmanager
@@ -164,6 +167,8 @@ class MlflowStore(Reader):
 
     def write(self, run: WholeRun) -> str:
         """Write a finished run at once; whatever stops it leaves a run that is not `finished`."""
+        from mlflow.entities import Metric
+
         with self._talking() as client:
             experiment = self._experiment(client, run.job.study)
             tags = {**run.job.tags(), **schema.SOURCE, **run.tags, schema.STATUS: schema.RUNNING}
@@ -172,7 +177,7 @@ class MlflowStore(Reader):
             for path, text in run.artifacts.items():
                 client.log_text(run_id, text, path)
         self._log_params(run_id, run.params)
-        self._send_metrics(run_id, _points(run))
+        self._send_metrics(run_id, [Metric(*point) for point in run.points()])
         with self._talking() as client:
             client.set_terminated(run_id)
             client.set_tag(run_id, schema.STATUS, schema.FINISHED)
@@ -237,17 +242,35 @@ class MlflowStore(Reader):
         return monitor
 
     def _describe(self, client: MlflowClient, experiment: str, page: Mapping[str, str]) -> None:
-        """Bring the page of a study up to date; where that fails, it is said, and costs no run."""
+        """Bring the page of a study up to date."""
         from mlflow.exceptions import MlflowException
 
-        try:
+        with self._costing_no_run("the study's page in MLflow is not up to date"):
             try:
                 describe(client, experiment, page)
             except MlflowException:  # another worker may have been first: what is there is left
                 describe(client, experiment, page)
+
+    def _log_data(self, run_id: str, data: Mapping[str, str]) -> None:
+        """Name the data set of a run as its input, unless it is there."""
+        from mlflow.entities import Dataset, DatasetInput, InputTag
+
+        if not data:  # a record of an older version
+            return
+        with self._talking() as client, self._costing_no_run("the run does not name its data set"):
+            if data["digest"] not in data_digests(client.get_run(run_id)):
+                item = DatasetInput(Dataset(**data), [InputTag(*schema.DATA_CONTEXT)])
+                client.log_inputs(run_id, [item])
+
+    @contextmanager
+    def _costing_no_run(self, what: str) -> Iterator[None]:
+        """Go on where the server refuses what a run can do without; say what, and why."""
+        from mlflow.exceptions import MlflowException
+
+        try:
+            yield
         except MlflowException as error:
-            reason = server_error(self.uri, error)
-            self.news.append(f"the study's page in MLflow is not up to date: {reason}")
+            self.news.append(f"{what}: {server_error(self.uri, error)}")
 
     def _log_params(self, run_id: str, params: Mapping[str, str]) -> None:
         from mlflow.entities import Param
@@ -260,11 +283,10 @@ class MlflowStore(Reader):
     def _send_metrics(
         self, run_id: str, metrics: Sequence[Metric], tags: Mapping[str, str] | None = None
     ) -> None:
-        items = _tags(tags or {})
         with self._talking() as client:
             for first in range(0, len(metrics), METRICS_A_CALL):
                 batch = metrics[first : first + METRICS_A_CALL]
-                client.log_batch(run_id, metrics=batch, tags=items, synchronous=True)
+                client.log_batch(run_id, metrics=batch, tags=_tags(tags or {}), synchronous=True)
 
     @contextmanager
     def _talking(self) -> Iterator[MlflowClient]:
@@ -312,18 +334,6 @@ def _artifacts_of(run: Run, uri: str) -> Any:
     from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
 
     return get_artifact_repository(run.info.artifact_uri, tracking_uri=uri)
-
-
-def _points(run: WholeRun) -> list[Metric]:
-    """Return every value of a run, the summary as step 0."""
-    from mlflow.entities import Metric
-
-    curves = {**run.curves, **{name: {0: value} for name, value in run.summary.items()}}
-    return [
-        Metric(name, value, run.timestamp_ms, step)
-        for name, values in curves.items()
-        for step, value in values.items()
-    ]
 
 
 def _metrics(event: Event, step: int) -> list[Metric]:

@@ -18,6 +18,7 @@ from galaxy_mlflow.cache import GalaxyData
 from galaxy_mlflow.checkpoints import CheckpointFolder
 from galaxy_mlflow.claims import owner_tag, place
 from galaxy_mlflow.config import Study
+from galaxy_mlflow.data_input import data_input
 from galaxy_mlflow.errors import (
     CheckpointError,
     ClaimLostError,
@@ -318,8 +319,13 @@ class _Worker:
         params = {**study.arm_params(spec.arm), schema.THREADS: str(spec.threads)}
         if spec.split.n_pool is not None:
             params[schema.N_POOL] = str(spec.split.n_pool)
-        page = page_tags(study, spec.data)
-        return RunStart(spec.job, {k: value for k, value in tags.items() if value}, params, page)
+        return RunStart(
+            spec.job,
+            {key: value for key, value in tags.items() if value},
+            params,
+            page=page_tags(study, spec.data),
+            data=data_input(study.data, spec.data),
+        )
 
     def _say(self, message: str) -> None:
         words = f"{self.spec.job.run_name}: {message}"

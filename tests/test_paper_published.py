@@ -125,7 +125,7 @@ def test_a_run_keeps_the_contract(published: Published, study: analysis.Study) -
 def test_importing_again_does_nothing(published: Published) -> None:
     before = {run.run_id for run in published.store.runs(schema.PUBLISHED)}
     again = import_published(published.source, published.store)
-    assert str(again) == "nothing to do: all 200 published runs are on the server"
+    assert str(again) == "nothing to do: all 200 runs are on the server"
     assert {run.run_id for run in published.store.runs(schema.PUBLISHED)} == before
 
 

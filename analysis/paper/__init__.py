@@ -12,10 +12,11 @@ from analysis.paper.beyond import (
 )
 from analysis.paper.claims import MCNEMAR, VERDICTS, Verdict, is_published, verdicts
 from analysis.paper.folder import read_source
-from analysis.paper.importer import Imported, import_published
+from analysis.paper.importer import import_published
 from analysis.paper.master import runs_of_record
 from analysis.paper.pages import THRESHOLDS, Part, limits, parts
 from analysis.paper.study import PublishedRun
+from galaxy_mlflow.tracking import Imported
 
 __all__ = [
     "MCNEMAR",

@@ -6,8 +6,6 @@ import hashlib
 import json
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 from importlib.metadata import version
 from typing import Final
 
@@ -25,44 +23,12 @@ from analysis.paper.study import (
     data_hash,
 )
 from galaxy_mlflow import schema
-from galaxy_mlflow.errors import IdentityConflictError
-from galaxy_mlflow.tracking import MlflowStore, RunRecord, WholeRun
+from galaxy_mlflow.tracking import Imported, MlflowStore, WholeRun, import_runs
 
 TIMESTAMP_MS: Final = 1_672_531_200_000
 """Of every metric: 1 January 2023, the year of the publication, so that importing repeats."""
 
-_THREADS: Final = 4
-"""Runs written at a time over a network; a database opened directly takes one writer."""
-
 Progress = Callable[[int, int], None]
-
-
-@dataclass(frozen=True)
-class Imported:
-    """What an import did.
-
-    Attributes
-    ----------
-    written : runs that are new on the server
-    kept : runs that were there already, finished and the same
-    removed : runs that were half-written, or were replaced
-    """
-
-    written: int
-    kept: int
-    removed: int
-
-    def __str__(self) -> str:
-        if not self.written and not self.removed:
-            return f"nothing to do: all {self.kept} published runs are on the server"
-        return f"{self.written} runs written, {self.kept} there already, {self.removed} removed"
-
-
-@dataclass(frozen=True)
-class _Plan:
-    keep: int
-    delete: tuple[RunRecord, ...]
-    write: tuple[PublishedRun, ...]
 
 
 def import_published(
@@ -90,80 +56,12 @@ def import_published(
         The server cannot be reached, or fails.
     """
     facts = data_hash(runs)
-    plan = _plan(runs, store.runs(schema.PUBLISHED), facts, replace)
-    for record in plan.delete:
-        store.delete(record.run_id)
-    done = plan.keep
-    tell = progress if progress is not None else _say_nothing
-    tell(done, len(runs))
-    for _ in _write_all(store, [whole_run(run, facts) for run in plan.write]):
-        done += 1
-        tell(done, len(runs))
-    _delete_twins(runs, store, facts)
-    return Imported(len(plan.write), plan.keep, len(plan.delete))
-
-
-def _delete_twins(runs: Sequence[PublishedRun], store: MlflowStore, facts: str) -> None:
-    """Keep the oldest of each run, where two imports at the same time have written two."""
-    for record in _plan(runs, store.runs(schema.PUBLISHED), facts, replace=False).delete:
-        if record.status == schema.FINISHED:
-            store.delete(record.run_id)
-
-
-def _say_nothing(done: int, total: int) -> None:
-    del done, total
+    return import_runs([whole_run(run, facts) for run in runs], store, progress, replace=replace)
 
 
 def config_hash(arm: str) -> str:
     """Return the sha256 of an arm's published settings."""
     return hashlib.sha256(json.dumps(SETTINGS[arm], sort_keys=True).encode()).hexdigest()
-
-
-def _plan(
-    runs: Sequence[PublishedRun], records: Iterable[RunRecord], facts: str, replace: bool
-) -> _Plan:
-    """Sort what the server has into what stays and what goes; the rest is to be written."""
-    known: dict[schema.JobId, list[RunRecord]] = {}
-    for record in records:
-        known.setdefault(record.job, []).append(record)
-    keep, delete, write = 0, [], []
-    for run in runs:
-        there = known.get(run.job, [])
-        other = [record for record in there if not _same(record, run.arm, facts)]
-        if other and not replace:
-            raise _conflict(other[0])
-        good = [r for r in there if r not in other and r.status == schema.FINISHED][:1]
-        delete += [record for record in there if record not in good]
-        keep += len(good)
-        write += [] if good else [run]
-    return _Plan(keep, tuple(delete), tuple(write))
-
-
-def _same(record: RunRecord, arm: str, facts: str) -> bool:
-    hashes = {schema.CONFIG_HASH: config_hash(arm), schema.DATA_HASH: facts}
-    return all(record.tags.get(tag) == value for tag, value in hashes.items())
-
-
-def _conflict(record: RunRecord) -> IdentityConflictError:
-    return IdentityConflictError(
-        f"study {schema.PUBLISHED!r}, {record.job.run_name}: the run on the server holds other "
-        "settings or numbers than this source (an import of another source, or of an earlier "
-        "version of it). Replace those runs with --replace, or keep them and import nothing."
-    )
-
-
-def _write_all(store: MlflowStore, runs: Sequence[WholeRun]) -> Iterable[str]:
-    """Write runs, several at a time where that helps; yield each run's ID once it is whole."""
-    if not runs:
-        return
-    yield store.write(runs[0])  # alone: the first one makes the experiment
-    with ThreadPoolExecutor(_THREADS if store.uri.startswith("http") else 1) as pool:
-        waiting = [pool.submit(store.write, run) for run in runs[1:]]
-        try:
-            for written in waiting:
-                yield written.result()
-        finally:
-            pool.shutdown(wait=True, cancel_futures=True)
 
 
 def whole_run(run: PublishedRun, facts: str) -> WholeRun:

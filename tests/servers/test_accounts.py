@@ -4,13 +4,20 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pytest
 from account_contract import People, people_of
 from fixtures_cli import Call
+from test_data_input import DATA
+from tracked import new_name, start_of
+from untrained import untrained
 
+from galaxy_mlflow.errors import ServerRefusedError
+from galaxy_mlflow.home import Home
+from galaxy_mlflow.registry import ModelCard, Registry
+from galaxy_mlflow.runs import data_digests
 from mlflow_server import accounts
 from mlflow_server.accounts import Account, Accounts, Login
 from mlflow_server.local import LocalServer, free_port, stop
@@ -211,3 +218,31 @@ def test_a_local_store_a_missing_and_a_wrong_login_and_a_worker_are_told_so(
     assert "no account 'worker' with this password" in call("user", "list").err
     monkeypatch.setenv("MLFLOW_TRACKING_PASSWORD", WORKER)
     assert "managed by an admin" in call("user", "add", "eve").err
+
+
+def test_a_worker_names_the_data_of_its_run(
+    people: People, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    store = people.store(people.worker, monkeypatch, tmp_path)
+    start = replace(start_of(new_name()), data=DATA)
+    run = store.create(start)
+    store.resume(run, start)
+    assert not store.news
+    with store._talking() as client:
+        assert data_digests(client.get_run(run.run_id)) == {DATA["digest"]}
+
+
+def test_a_researcher_registers_a_model_and_a_worker_does_not(
+    people: People, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    study, registry = new_name(), Registry(people.admin.uri, Home(tmp_path))
+    run = people.store(people.worker, monkeypatch, tmp_path).create(start_of(study))
+    model, card = untrained(tmp_path, run.run_id, study), ModelCard(f"m-{study}", "", "")
+    with pytest.raises(ServerRefusedError, match="access refused"):
+        registry.register(model, card)
+    people.store(people.bob, monkeypatch, tmp_path)
+    assert registry.register(model, card).version == "1"
+    assert not registry.register(model, card).new
+    version = {"name": card.name, "version": "1"}
+    path = "2.0/mlflow/model-versions/delete"
+    assert people.status(people.worker, "DELETE", path, **version) == 403
