@@ -13,7 +13,7 @@ import statistics
 import sys
 import time
 
-from galaxy_mlflow.config import PAPER_FRACTIONS
+from galaxy_mlflow.data_settings import PAPER_FRACTIONS
 from galaxy_mlflow.simulate import simulate_galaxy, simulated_labels
 
 BAR = 25.0  # milliseconds a galaxy

@@ -16,7 +16,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from galaxy_mlflow.blocks import Progress
 from galaxy_mlflow.catalog import Catalog, load_catalog, require_classes
-from galaxy_mlflow.config import DataSettings
+from galaxy_mlflow.data_settings import DataSettings
 from galaxy_mlflow.errors import BadImagesError, BadItem, DataError
 from galaxy_mlflow.image_index import ImageIndex, leave_index
 from galaxy_mlflow.image_store import Plan, Store, ensure_store, map_images

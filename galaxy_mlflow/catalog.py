@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from galaxy_mlflow.config import (
+from galaxy_mlflow.data_settings import (
     ClassRules,
     CsvData,
     DataSettings,

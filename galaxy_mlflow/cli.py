@@ -177,7 +177,7 @@ def register(
     """
     from galaxy_mlflow.chosen import Choice
 
-    cli_register.register_choice(Choice.of(run, best, ensemble), name, _evidence)
+    cli_register.register_choice(Choice.of(run, best, ensemble), name, _in_words)
 
 
 @app.command("import-paper")
@@ -236,7 +236,7 @@ def _published_runs(source: Path | None) -> tuple[PublishedRun, ...]:
     return paper.runs_of_record(read_master_record(source), str(source))
 
 
-def _evidence(study: str, arm: str) -> str:
+def _in_words(study: str, arm: str) -> str:
     """Say in Markdown how an arm fares against the first other one of its study."""
     import analysis
     from galaxy_mlflow.errors import AnalysisError

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final, get_args
 
-from galaxy_mlflow.config import PAPER_FRACTIONS
+from galaxy_mlflow.data_settings import PAPER_FRACTIONS
 from galaxy_mlflow.fetch import MANIFEST, MISSING, Fetched
 from galaxy_mlflow.nair_abraham import LabelMap, class_of_ttype
 from galaxy_mlflow.surveys import SERVERS, Cutouts

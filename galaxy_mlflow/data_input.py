@@ -10,7 +10,13 @@ import numpy as np
 
 from galaxy_mlflow import schema
 from galaxy_mlflow.cache import GalaxyData
-from galaxy_mlflow.config import CsvData, DataSettings, FolderData, NairAbrahamData, SimulatedData
+from galaxy_mlflow.data_settings import (
+    CsvData,
+    DataSettings,
+    FolderData,
+    NairAbrahamData,
+    SimulatedData,
+)
 from galaxy_mlflow.fetch import IMAGES, MANIFEST
 from galaxy_mlflow.files import sha256_of
 

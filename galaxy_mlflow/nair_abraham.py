@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final, Literal
 
-from galaxy_mlflow.config import PAPER_FRACTIONS
+from galaxy_mlflow.data_settings import PAPER_FRACTIONS
 from galaxy_mlflow.errors import BadItem, DataError
 from galaxy_mlflow.listings import Listing, Row, is_image, read_bytes, read_csv_columns, visible
 from galaxy_mlflow.pictures import FilePicture

@@ -11,7 +11,7 @@ from typing import Any, get_args
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
-from galaxy_mlflow import config
+from galaxy_mlflow import config, data_settings
 from galaxy_mlflow.errors import ConfigError, did_you_mean
 from galaxy_mlflow.label_counts import COUNTS, way_of, with_each_count
 
@@ -24,7 +24,7 @@ _SHIPPED = (_HERE / "experiments", _HERE.parent / "experiments")
 _PATH_KEYS = ("path", "images")
 _DATA_KINDS: dict[str, type[BaseModel]] = {
     kind.model_fields["kind"].annotation.__args__[0]: kind
-    for kind in get_args(get_args(config.DataSettings)[0])
+    for kind in get_args(get_args(data_settings.DataSettings)[0])
 }
 
 
@@ -242,8 +242,8 @@ def _known_keys(keys: list[str], error: ErrorDetails) -> list[str]:
     kinds = [part for part in error["loc"] if part in _DATA_KINDS]
     models: dict[str, type[BaseModel]] = {
         "": config.Study,
-        "data": _DATA_KINDS[str(kinds[0])] if kinds else config.ImageSettings,
-        "data.classes": config.ClassRules,
+        "data": _DATA_KINDS[str(kinds[0])] if kinds else data_settings.ImageSettings,
+        "data.classes": data_settings.ClassRules,
         "splits": config.SplitSettings,
         "augmentation": config.AugmentationSettings,
         "fractal": config.FractalSettings,

@@ -11,7 +11,7 @@ from image_files import noise, save, two_classes, write_csv
 from PIL import Image
 
 from galaxy_mlflow.cache import open_data
-from galaxy_mlflow.config import CsvData, NairAbrahamData
+from galaxy_mlflow.data_settings import CsvData, NairAbrahamData
 from galaxy_mlflow.errors import BadImagesError, DataError
 from galaxy_mlflow.pictures import FilePicture, decode
 

@@ -15,7 +15,7 @@ import pytest
 from image_files import noise, save, two_classes
 
 from galaxy_mlflow.cache import GalaxyData, open_data
-from galaxy_mlflow.config import CsvData
+from galaxy_mlflow.data_settings import CsvData
 from galaxy_mlflow.errors import DataError
 from galaxy_mlflow.image_store import Plan, ensure_store
 from galaxy_mlflow.pictures import Decoded, FilePicture
@@ -25,7 +25,7 @@ import sys
 from multiprocessing import active_children
 from pathlib import Path
 from galaxy_mlflow.cache import open_data
-from galaxy_mlflow.config import CsvData
+from galaxy_mlflow.data_settings import CsvData
 
 def progress(done, total):
     built.append(done)
@@ -257,7 +257,7 @@ def test_a_script_without_main_guard_is_told_so_and_does_not_hang(tmp_path: Path
     script.write_text(
         "from pathlib import Path\n"
         "from galaxy_mlflow.cache import open_data\n"
-        "from galaxy_mlflow.config import CsvData\n"
+        "from galaxy_mlflow.data_settings import CsvData\n"
         f"settings = CsvData(kind='csv', path=Path({str(path)!r}), image_size=16)\n"
         f"open_data(settings, Path({str(tmp_path / 'c')!r}), workers=2)\n"
     )

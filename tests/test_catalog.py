@@ -8,7 +8,13 @@ import pytest
 from image_files import noise, save, two_classes, write_csv
 
 from galaxy_mlflow.catalog import class_of_ttype, load_catalog
-from galaxy_mlflow.config import ClassRules, CsvData, FolderData, NairAbrahamData, SimulatedData
+from galaxy_mlflow.data_settings import (
+    ClassRules,
+    CsvData,
+    FolderData,
+    NairAbrahamData,
+    SimulatedData,
+)
 from galaxy_mlflow.errors import DataError
 
 TTYPE_COUNTS = {-5: 2723, -3: 1056, -2: 966, 0: 1193, 1: 1322, 2: 893, 3: 1890, 4: 1207, 5: 1562}

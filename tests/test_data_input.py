@@ -14,8 +14,8 @@ from test_fetch_cli import CSV, QUICK
 from tracked import new_name, start_of
 
 from galaxy_mlflow import schema
-from galaxy_mlflow.config import FolderData, NairAbrahamData, SimulatedData
 from galaxy_mlflow.data_input import data_input
+from galaxy_mlflow.data_settings import FolderData, NairAbrahamData, SimulatedData
 from galaxy_mlflow.files import sha256_of
 from galaxy_mlflow.home import Home
 from galaxy_mlflow.spool import RunStart, Spool

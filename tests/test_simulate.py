@@ -12,7 +12,7 @@ import pytest
 from numpy.typing import NDArray
 from PIL import Image
 
-from galaxy_mlflow.config import PAPER_FRACTIONS
+from galaxy_mlflow.data_settings import PAPER_FRACTIONS
 from galaxy_mlflow.errors import DataError
 from galaxy_mlflow.morphology import MAKERS
 from galaxy_mlflow.simulate import CLASSES, simulate_galaxy, simulated_labels
