@@ -17,7 +17,7 @@ PAPER_FRACTIONS = {"elliptical": 0.1951, "lenticular": 0.2291, "spiral": 0.5492,
 class ClassRules(Settings):
     """Which given labels make the classes of a study."""
 
-    merge: dict[str, list[str]] = Field(default_factory=dict)  # new class -> the labels that go into it
+    merge: dict[str, list[str]] = Field(default_factory=dict)  # new class -> its labels
     drop: list[str] = Field(default_factory=list)  # labels whose images are left out
 
     @model_validator(mode="after")
