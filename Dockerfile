@@ -54,7 +54,7 @@ FROM base AS worker-list
 COPY pyproject.toml ./
 RUN python -c "import tomllib; p = tomllib.load(open('pyproject.toml', 'rb'))['project']; \
 extras = p['optional-dependencies']; \
-print(*p['dependencies'], *extras['ray'], *extras['system-metrics'], sep='\n')" > /packages.txt
+print(*p['dependencies'], *extras['ray'], *extras['timm'], *extras['system-metrics'], sep='\n')" > /packages.txt
 
 # Straight into the image, for torch with CUDA is 5 GB that nobody wants to copy twice.
 FROM base AS worker
