@@ -26,13 +26,16 @@ from galaxy_mlflow.errors import ConfigError, GalaxyError, ServerError, did_you_
 from galaxy_mlflow.options import (
     FORMATS,
     ArmsOption,
+    BestOption,
     DatabaseOption,
+    EnsembleOption,
     FormatOption,
     JobsOption,
     MetricOption,
     MinPairsOption,
     ReplaceOption,
     RopeOption,
+    RunOption,
     StoredStudyArgument,
     UnfinishedOption,
     complain,
@@ -166,9 +169,9 @@ def report(
 
 @app.command()
 def register(
-    run: cli_register.RunOption = None,
-    best: cli_register.BestOption = None,
-    ensemble: cli_register.EnsembleOption = None,
+    run: RunOption = None,
+    best: BestOption = None,
+    ensemble: EnsembleOption = None,
     name: cli_register.NameOption = None,
 ) -> None:
     """Put a trained model into MLflow's registry, with its study's evidence.

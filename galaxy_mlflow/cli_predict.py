@@ -12,8 +12,11 @@ from galaxy_mlflow.cli_runs import ENGINES, INTERRUPTED
 from galaxy_mlflow.errors import ConfigError, did_you_mean
 from galaxy_mlflow.options import (
     AddressOption,
+    BestOption,
     DeviceOption,
     EngineOption,
+    EnsembleOption,
+    RunOption,
     ThreadsOption,
     complain,
     console,
@@ -37,15 +40,9 @@ def predict(
         ),
     ],
     out: Annotated[Path, typer.Option(metavar="FILE", help="A .parquet or .csv file.")],
-    run: Annotated[
-        str | None, typer.Option(metavar="ID", help="One run: its ID, or STUDY/split-NNN/ARM.")
-    ] = None,
-    best: Annotated[
-        str | None, typer.Option(metavar="STUDY/ARM", help="The arm's best run on validation.")
-    ] = None,
-    ensemble: Annotated[
-        str | None, typer.Option(metavar="STUDY/ARM", help="All finished runs of the arm, as one.")
-    ] = None,
+    run: RunOption = None,
+    best: BestOption = None,
+    ensemble: EnsembleOption = None,
     device: DeviceOption = "auto",
     threads: ThreadsOption = None,
     engine: EngineOption = "local",

@@ -19,15 +19,6 @@ if TYPE_CHECKING:
     from galaxy_mlflow.registry import ModelCard, Registered
     from galaxy_mlflow.runs import RunRecord
 
-RunOption = Annotated[
-    str | None, typer.Option("--run", metavar="ID", help="One run: its ID, or STUDY/split-NNN/ARM.")
-]
-BestOption = Annotated[
-    str | None, typer.Option("--best", metavar="STUDY/ARM", help="The best run of an arm.")
-]
-EnsembleOption = Annotated[
-    str | None, typer.Option("--ensemble", metavar="STUDY/ARM", help="All runs of an arm.")
-]
 NameOption = Annotated[
     str | None, typer.Option("--name", help="Of the registered model; default: STUDY-ARM.")
 ]

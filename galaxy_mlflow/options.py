@@ -73,6 +73,17 @@ DatabaseOption = Annotated[
         help="Read the runs straight from the tracking database: faster.",
     ),
 ]
+RunOption = Annotated[
+    str | None, typer.Option("--run", metavar="ID", help="One run: its ID, or STUDY/split-NNN/ARM.")
+]
+BestOption = Annotated[
+    str | None,
+    typer.Option("--best", metavar="STUDY/ARM", help="The arm's best run on validation."),
+]
+EnsembleOption = Annotated[
+    str | None,
+    typer.Option("--ensemble", metavar="STUDY/ARM", help="All finished runs of the arm, as one."),
+]
 FORMATS = ("text", "markdown", "latex", "html", "json")
 FormatOption = Annotated[str, typer.Option("--format", help=f"{', '.join(FORMATS)}.")]
 

@@ -38,23 +38,7 @@ def import_published(
     *,
     replace: bool = False,
 ) -> Imported:
-    """Write published runs into the study `published`; what is there already stays.
-
-    A run that an interrupted import left half-written is deleted and written anew, so that
-    importing again always completes the study.
-
-    Parameters
-    ----------
-    progress : called with (runs on the server, runs in all) at the start and after each run
-    replace : delete and write anew runs of another content
-
-    Raises
-    ------
-    IdentityConflictError
-        The server has runs of this study with other settings or other numbers.
-    ServerError
-        The server cannot be reached, or fails.
-    """
+    """Write published runs into the study `published`, as `import_runs` writes any."""
     facts = data_hash(runs)
     return import_runs([whole_run(run, facts) for run in runs], store, progress, replace=replace)
 
