@@ -18,7 +18,7 @@ PACKAGE = tuple(
     catalog blocks image_store cache contact_sheet augment models
     pretrain checkpoints energy job feed optimize stem forward train run_figures run_files home
     arm_view study_page study_note spool runs claims status reading uploads server_errors tracking
-    chosen
+    chosen fetched
     trained image_list decoding calibration predict members answers predict_run
     packing kept courier resume tidy sinks plan prepare estimate machine keeper worker
     resources dispatch engine ray_parcel ray_mail ray_job ray_log ray_cluster ray_pipe ray_need
