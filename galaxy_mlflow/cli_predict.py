@@ -99,8 +99,13 @@ def _request(choice: Choice, images: Path, file: AnswerFile) -> Request:
 
     listed = open_images(images)
     say(f"{images}: {len(listed):,} images")
-    fetched = run_apart("galaxy_mlflow.members", "fetch_chosen", choice, Home.default())
-    for notice in fetched.notices:
+    home = Home.default()
+    there = run_apart("galaxy_mlflow.fetched", "fetch_chosen", choice, home)
+    from galaxy_mlflow.fetched import FetchedStore
+    from galaxy_mlflow.members import fetch_members
+
+    fetched = fetch_members(FetchedStore(home, there), there.runs)
+    for notice in (*there.notices, *fetched.notices):
         complain(f"note: {notice}")
     for member in fetched.members:
         say(f"{member.run.job.run_name}  {member.run.run_id}  temperature {member.temperature:.3g}")

@@ -11,8 +11,6 @@ import pyarrow.parquet as pq
 
 from galaxy_mlflow import schema
 from galaxy_mlflow.calibration import fit_temperature
-from galaxy_mlflow.chosen import Choice, chosen_runs
-from galaxy_mlflow.home import Home
 from galaxy_mlflow.predict import Member, require_alike
 from galaxy_mlflow.runs import RunRecord
 from galaxy_mlflow.tracking import MlflowStore
@@ -25,19 +23,6 @@ class Fetched:
 
     members: tuple[Member, ...]
     notices: tuple[str, ...]
-
-
-def fetch_chosen(choice: Choice, home: Home) -> Fetched:
-    """Fetch what a choice means from the server in use.
-
-    Raises
-    ------
-    GalaxyError
-        See `chosen_runs` and `fetch_trained`.
-    """
-    store = MlflowStore(home.tracking_uri, home)
-    fetched = fetch_members(store, chosen_runs(store, choice))
-    return Fetched(fetched.members, (*store.news, *fetched.notices))
 
 
 def fetch_members(store: MlflowStore, runs: Sequence[RunRecord]) -> Fetched:

@@ -135,6 +135,8 @@ PUBLISHED: Final = "published"
 
 # Artifacts
 CHECKPOINTS: Final = "checkpoints"
+BEST_WEIGHTS: Final = "checkpoints/best.safetensors"
+"""The selected epoch's weights."""
 CONFUSION: Final = "confusion"
 CONFUSION_FILE: Final = "confusion/test.json"
 """{"classes": [...], "epochs": [{"epoch": 0, "matrix": [[...]]}]}; rows true, columns predicted."""
