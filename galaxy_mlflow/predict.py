@@ -6,7 +6,8 @@ It knows nothing of servers, files or commands: it takes networks and pixels, an
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
+from typing import Self
 
 import numpy as np
 import torch
@@ -21,8 +22,8 @@ from galaxy_mlflow.trained import TrainedRun
 
 Floats = NDArray[np.float64]
 
-CPU_BATCH = 8
-"""Images at once on a CPU: no slower than more of them, in far less memory."""
+CPU_PIXELS = 8 * 224**2
+"""Pixels at once on a CPU: more of them are no quicker, and take memory."""
 GPU_BATCH = 256
 
 
@@ -66,6 +67,22 @@ class Answers:
     spread: NDArray[np.float32]
     disagreement: NDArray[np.float32]
 
+    @classmethod
+    def room(cls, n: int, n_classes: int) -> Self:
+        """Return unwritten answers to n images."""
+        numbers = (np.empty(n, np.float32) for _ in range(4))
+        return cls(np.empty((n, n_classes), np.float32), np.empty(n, np.int64), *numbers)
+
+    def write(self, at: int, answers: Answers) -> None:
+        """Write answers over those from an image on."""
+        part = slice(at, at + len(answers.predicted))
+        for column in fields(self):
+            getattr(self, column.name)[part] = getattr(answers, column.name)
+
+    def first(self, n: int) -> Self:
+        """Return the answers to the first n images."""
+        return type(self)(*(getattr(self, column.name)[:n] for column in fields(self)))
+
 
 class Predictor:
     """Networks of the same classes and image size, ready on a device.
@@ -87,7 +104,8 @@ class Predictor:
         self.device = device
         self.classes = members[0].run.classes
         self.image_size = members[0].run.image_size
-        self.batch = CPU_BATCH if device == "cpu" else GPU_BATCH
+        at_once = max(1, CPU_PIXELS // members[0].run.crop ** 2)
+        self.batch = min(GPU_BATCH, at_once) if device == "cpu" else GPU_BATCH
         self._networks = [member.run.network(device) for member in members]
 
     def answers(self, pixels: Pixels) -> Answers:

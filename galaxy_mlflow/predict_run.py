@@ -11,15 +11,12 @@ from itertools import islice
 from pathlib import Path
 from typing import Final
 
-import numpy as np
-import pyarrow as pa
-
 from galaxy_mlflow.answers import AnswerFile, Part, Question, answer_table
-from galaxy_mlflow.decoding import decode_ahead
+from galaxy_mlflow.decoding import BadImage, decode_ahead
 from galaxy_mlflow.files import sha256_of
 from galaxy_mlflow.image_list import ImageList, ImageRow, open_images
 from galaxy_mlflow.pictures import DECODER
-from galaxy_mlflow.predict import Member, Predictor, summarise
+from galaxy_mlflow.predict import Answers, Member, Predictor
 
 PART_ROWS: Final = 4096
 """Rows in a part: what an interruption costs at most."""
@@ -125,7 +122,8 @@ def local_parts(request: Request, device: str, progress: Progress) -> Parts:
         for number in range(first, request.count):
             before = number * request.part_rows
             some = islice(rows, min(request.part_rows, total - before))
-            yield part_of(some, predictor, partial(_advance, progress, before, total))
+            advance = partial(_advance, progress, before, total)
+            yield part_of(some, predictor, request.part_rows, advance)
 
     return parts
 
@@ -134,16 +132,26 @@ def _advance(progress: Progress, before: int, total: int, done: int) -> None:
     progress(before + done, total)
 
 
-def part_of(rows: Iterator[ImageRow], predictor: Predictor, advance: Callable[[int], None]) -> Part:
-    """Return the answers to some rows; `advance` is called with the rows done."""
-    nothing = summarise(np.empty((1, 0, len(predictor.classes))))
-    tables, bad, done = [answer_table([], nothing, predictor.classes)], [], 0
+def part_of(
+    rows: Iterator[ImageRow], predictor: Predictor, most: int, advance: Callable[[int], None]
+) -> Part:
+    """Return the answers to some rows; `advance` is called with the rows done.
+
+    Answers are written to one place. Kept batch by batch they would settle in the memory that each
+    batch of images leaves, which then could not be used again before the part ends.
+
+    Parameters
+    ----------
+    most : rows there may be
+    """
+    answers = Answers.room(most, len(predictor.classes))
+    good: list[ImageRow] = []
+    bad: list[BadImage] = []
     with closing(decode_ahead(rows, predictor.image_size, predictor.batch)) as batches:
         for batch in batches:
             if batch.good:
-                answers = predictor.answers(batch.pixels)
-                tables.append(answer_table(batch.good, answers, predictor.classes))
+                answers.write(len(good), predictor.answers(batch.pixels))
+            good += batch.good
             bad += batch.bad
-            done += len(batch.good) + len(batch.bad)
-            advance(done)
-    return Part(pa.concat_tables(tables).combine_chunks(), bad)
+            advance(len(good) + len(bad))
+    return Part(answer_table(good, answers.first(len(good)), predictor.classes), bad)

@@ -167,7 +167,7 @@ class _Worker:
 
     def _part(self, number: int) -> Part:
         rows = self._rows_from(number * self._work.part_rows)
-        return part_of(rows, self._predictor, lambda _: None)
+        return part_of(rows, self._predictor, self._work.part_rows, lambda _: None)
 
     def _rows_from(self, start: int) -> Iterator[ImageRow]:
         """Return the rows of a part; where parts come in order, the list is read once."""
