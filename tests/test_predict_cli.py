@@ -102,7 +102,7 @@ def test_ctrl_c_says_how_to_go_on_and_the_same_call_does(trained: Trained, tmp_p
         time.sleep(0.05)
     process.send_signal(signal.SIGINT)
     _, err = process.communicate(timeout=60)
-    assert process.returncode == 130
+    assert process.returncode == 130, err
     assert "call the same command again" in err
     assert "Traceback" not in err
     assert not Path("out.parquet").exists()

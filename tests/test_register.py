@@ -20,7 +20,7 @@ from elsewhere import SIZES, Training, wide, write_csv
 from fixtures_cli import Call
 from fixtures_predict import Trained
 
-from galaxy_mlflow.cli import _evidence
+from galaxy_mlflow.cli import _in_words
 from galaxy_mlflow.errors import ServerError
 from galaxy_mlflow.home import Home
 from galaxy_mlflow.pictures import decode
@@ -157,7 +157,7 @@ def test_the_evidence_is_the_studys_comparison(call: Call, tmp_path: Path) -> No
     file = write_csv(tmp_path / "theirs.csv", rows)
     assert call("import", "csv", str(file), "--study", "evident", *SIZES).code == 0
     for arm in ("pretrained", "scratch"):
-        words = _evidence("evident", arm)
+        words = _in_words("evident", arm)
         assert "pretrained is higher on" in words
         assert "95 % interval" in words
         assert "p = " in words
@@ -183,7 +183,8 @@ def served(home: Home, call: Call, tmp_path: Path) -> Iterator[str]:
     assert done.code == 0, done.err
     port = free_port()
     words = ["-m", "models:/served/1", "--env-manager", "local", "-p", str(port), "-h", "127.0.0.1"]
-    environ = os.environ | {"MLFLOW_TRACKING_URI": home.database_uri}
+    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"  # MLflow calls uvicorn
+    environ = os.environ | {"MLFLOW_TRACKING_URI": home.database_uri, "PATH": path}
     with (tmp_path / "serve.log").open("wb") as log:
         process = subprocess.Popen(
             [sys.executable, "-m", "mlflow", "models", "serve", *words],
