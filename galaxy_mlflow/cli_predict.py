@@ -104,7 +104,7 @@ def _request(choice: Choice, images: Path, file: AnswerFile) -> Request:
     from galaxy_mlflow.fetched import FetchedStore
     from galaxy_mlflow.members import fetch_members
 
-    fetched = fetch_members(FetchedStore(home, there), there.runs)
+    fetched = fetch_members(FetchedStore(home, there), there.runs, there.temperatures)
     for notice in (*there.notices, *fetched.notices):
         complain(f"note: {notice}")
     for member in fetched.members:

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from galaxy_mlflow import schema
 from galaxy_mlflow.chosen import Choice, chosen_runs
+from galaxy_mlflow.fitted import temperatures
 from galaxy_mlflow.home import Home
 from galaxy_mlflow.runs import RunRecord
 from galaxy_mlflow.tracking import MlflowStore
@@ -15,17 +16,20 @@ from galaxy_mlflow.tracking import MlflowStore
 _NEEDED = (
     schema.STUDY_FILE,
     schema.CONFUSION_FILE,
-    schema.VALIDATION_FILE,
     schema.BEST_WEIGHTS,
 )
 
 
 @dataclass(frozen=True)
 class FetchedRuns:
-    """Runs and the files of theirs that are here; None where the server has no such file."""
+    """Runs and the files of theirs that are here; None where the server has no such file.
+
+    `temperatures` are of the runs that left what they are fitted on, by run_id.
+    """
 
     runs: tuple[RunRecord, ...]
     files: Mapping[tuple[str, str], Path | None]
+    temperatures: Mapping[str, float]
     notices: tuple[str, ...]
 
 
@@ -58,4 +62,4 @@ def fetch_chosen(choice: Choice, home: Home) -> FetchedRuns:
         for run in runs
         for path in _NEEDED
     }
-    return FetchedRuns(tuple(runs), files, tuple(store.news))
+    return FetchedRuns(tuple(runs), files, temperatures(store, runs), tuple(store.news))

@@ -2,19 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
-import numpy as np
-import pyarrow.parquet as pq
-
-from galaxy_mlflow import schema
-from galaxy_mlflow.calibration import fit_temperature
+from galaxy_mlflow.fitted import temperatures
 from galaxy_mlflow.predict import Member, require_alike
 from galaxy_mlflow.runs import RunRecord
 from galaxy_mlflow.tracking import MlflowStore
-from galaxy_mlflow.trained import TrainedRun, fetch_trained
+from galaxy_mlflow.trained import fetch_trained
 
 
 @dataclass(frozen=True)
@@ -25,10 +20,16 @@ class Fetched:
     notices: tuple[str, ...]
 
 
-def fetch_members(store: MlflowStore, runs: Sequence[RunRecord]) -> Fetched:
+def fetch_members(
+    store: MlflowStore, runs: Sequence[RunRecord], fitted: Mapping[str, float] | None = None
+) -> Fetched:
     """Fetch trained runs, and fit the temperature of each on its own validation part.
 
     A run that left no predictions on a validation part keeps the temperature 1; that is told.
+
+    Parameters
+    ----------
+    fitted : temperatures by run_id, where `fetched.fetch_chosen` has fitted them
 
     Raises
     ------
@@ -40,27 +41,12 @@ def fetch_members(store: MlflowStore, runs: Sequence[RunRecord]) -> Fetched:
     members, without = [], []
     for run in runs:
         trained = fetch_trained(store, run)
-        file = _validation_file(store, run)
-        if file is None:
+        found = temperatures(store, [run]) if fitted is None else fitted
+        if run.run_id not in found:
             without.append(run.job.run_name)
-        temperature = 1.0 if file is None else temperature_of(file, trained)
-        members.append(Member(trained, temperature))
+        members.append(Member(trained, found.get(run.run_id, 1.0)))
     require_alike(members)
     return Fetched(tuple(members), _notices(without))
-
-
-def temperature_of(file: Path, run: TrainedRun) -> float:
-    """Return the temperature that fits a run's predictions on its validation part."""
-    table = pq.read_table(file)
-    columns = [table.column(f"p_{key}").to_numpy() for key in run.classes]
-    numbers = {key: number for number, key in enumerate(run.classes)}
-    true = np.array([numbers[key] for key in table.column("true").to_pylist()], dtype=np.int64)
-    return fit_temperature(np.stack(columns, axis=1), true)
-
-
-def _validation_file(store: MlflowStore, run: RunRecord) -> Path | None:
-    folder = store.home.weights / f"run-{run.run_id}"
-    return store.fetch(run.run_id, schema.VALIDATION_FILE, folder)
 
 
 def _notices(without: Sequence[str]) -> tuple[str, ...]:

@@ -16,6 +16,8 @@ def make_optimizer(arm: ArmSettings, model: nn.Module) -> torch.optim.Optimizer:
     """Return the arm's optimizer over the parameters that are not frozen."""
     parameters = [p for p in model.parameters() if p.requires_grad]
     common: dict[str, Any] = {"lr": arm.learning_rate, "weight_decay": arm.weight_decay}
+    if arm.probes:  # its steps are so short that Python's share in them counts
+        common["fused"] = True
     if arm.optimizer == "sgd":
         return torch.optim.SGD(parameters, momentum=arm.momentum, **common)
     make: Callable[..., torch.optim.Optimizer] = (

@@ -14,8 +14,9 @@ from small_study import job_of, load
 
 from galaxy_mlflow import schema
 from galaxy_mlflow.calibration import COLDEST, HOTTEST, fit_temperature, log_loss, tempered
+from galaxy_mlflow.fitted import temperature_of
 from galaxy_mlflow.home import Home
-from galaxy_mlflow.members import fetch_members, temperature_of
+from galaxy_mlflow.members import fetch_members
 from galaxy_mlflow.run_files import write_run_files
 from galaxy_mlflow.tracking import MlflowStore
 from galaxy_mlflow.train import Trainer, make_deterministic
@@ -131,7 +132,7 @@ def test_the_temperature_of_a_run_is_fitted_on_validation_alone(
     (member,) = fetch_members(store, [run]).members
     file = trained.store.fetch(run.run_id, schema.VALIDATION_FILE, tmp_path)
     assert file is not None
-    assert member.temperature == temperature_of(file, fetch_trained(trained.store, run))
+    assert member.temperature == temperature_of(file)
     assert schema.VALIDATION_FILE in store.asked
     assert schema.PREDICTIONS_FILE not in store.asked
 
@@ -143,4 +144,4 @@ def test_columns_are_read_by_their_names_not_their_order(trained: Trained, tmp_p
     table = pq.read_table(file)
     mixed = tmp_path / "mixed.parquet"
     pq.write_table(pa.table({name: table[name] for name in reversed(table.column_names)}), mixed)
-    assert temperature_of(mixed, run) == temperature_of(file, run)
+    assert temperature_of(mixed) == temperature_of(file)
