@@ -21,6 +21,8 @@ from galaxy_mlflow.tracking import MlflowStore
 
 __all__ = ["Courier", "MemoryRun", "MemorySink", "MlflowSink", "Sink"]
 
+_GATHER = 0.2
+"""Seconds in which epochs that follow each other fast come together, to go in one request."""
 _FIRST_PAUSE = 1.0  # seconds between tries while the server is away, doubled each time
 _LONGEST_PAUSE = 30.0
 _GOODBYE = 5.0  # seconds for a request that is under way when the sink is closed
@@ -112,6 +114,7 @@ class MlflowSink:
         self._courier = Courier(spool, store, training=True, retry_failed=retry_failed)
         self._start = start
         self._wake = threading.Event()
+        self._hurry = threading.Event()
         self._closing = threading.Event()
         self._thread = threading.Thread(target=self._send_until_closed, daemon=True)
         self._pulse = threading.Thread(target=self._show_life_until_closed, daemon=True)
@@ -161,6 +164,7 @@ class MlflowSink:
     def end(self, status: str, metrics: Mapping[str, float], tags: Mapping[str, str]) -> None:
         """Close the run; `status` reaches the server after everything else has."""
         every = {**tags, schema.STATUS: status}
+        self._hurry.set()
         self._append(Event(Kind.END, now_ms(), metrics=dict(metrics), tags=every))
 
     def close(self, patience: float) -> bool:
@@ -168,6 +172,7 @@ class MlflowSink:
 
         What is left stays in the spool.
         """
+        self._hurry.set()
         try:
             self._wait_for_arrival(patience)
         finally:  # Ctrl-C while it waits must not leave a thread that shows signs of life
@@ -202,6 +207,7 @@ class MlflowSink:
         pause = _FIRST_PAUSE
         while not self._closing.is_set():
             self._wake.wait()
+            self._hurry.wait(_GATHER)
             self._wake.clear()
             pause = self._deliver(pause)
             if self._refused is not None:
