@@ -27,6 +27,8 @@ _HEAT = (
     "wrong answer to the named network, which gave it and had not trained on this galaxy; the dark "
     "margin lies outside of what it was shown."
 )
+_ROOM = 11
+"""Letters of an arm's name on a card."""
 
 
 @dataclass(frozen=True)
@@ -171,12 +173,21 @@ def _cards(
     return tuple(_card(mistake, mistakes.arms, illustrations) for mistake in group)
 
 
+def _short(arm: str) -> str:
+    """Return a name that fits beside its count; its end stays, which tells it from its like."""
+    if len(arm) <= _ROOM:
+        return arm
+    stem, dash, end = arm.rpartition("-")
+    tail = dash + end if stem and len(end) < _ROOM // 2 else arm[-(_ROOM // 2) :]
+    return f"{arm[: _ROOM - 1 - len(tail)]}…{tail}"
+
+
 def _card(mistake: Mistake, arms: tuple[str, ...], illustrations: Illustrations) -> Card:
     image = illustrations.images.get(mistake.id, b"")
     heat = illustrations.heat.get((mistake.id, mistake.predicted))
     bars = (
         Bar(
-            arm=count.arm,
+            arm=_short(count.arm),
             colour=arms.index(count.arm),
             count=f"{count.times} of {count.tested}",
             percent=100 * count.times / count.tested,

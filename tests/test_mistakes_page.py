@@ -20,7 +20,7 @@ from test_report import Balance
 from analysis import Study, load_study
 from analysis.compare import Question
 from analysis.disputes import DISPUTED_COLUMNS
-from analysis.mistakes_page import NO_PICTURES
+from analysis.mistakes_page import NO_PICTURES, _short
 from analysis.report import write_report
 from galaxy_mlflow.schema import JobId
 
@@ -237,3 +237,17 @@ def test_only_the_arms_that_are_reported_are_counted(study: Study, tmp_path: Pat
     text = section(page_of(turned, tmp_path, Given()))
     first = text[text.index('class="bars"') :]
     assert first.index(SECOND) < first.index(FIRST)
+
+
+@pytest.mark.parametrize(
+    ("arm", "shown"),
+    [
+        ("pretrained", "pretrained"),
+        ("pretrained-50", "pretrai…-50"),
+        ("pretrained-12000", "pret…-12000"),
+        ("pretrained_on_imagenet", "pretr…genet"),
+        ("a-pretrained_on_imagenet", "a-pre…genet"),
+    ],
+)
+def test_a_long_name_keeps_the_end_that_tells_it_from_others(arm: str, shown: str) -> None:
+    assert _short(arm) == shown
