@@ -244,7 +244,7 @@ def test_only_the_arms_that_are_reported_are_counted(study: Study, tmp_path: Pat
     [
         ("pretrained", "pretrained"),
         ("pretrained-50", "pretrai…-50"),
-        ("pretrained-12000", "pret…-12000"),
+        ("pretrained-12000", "pretr…12000"),
         ("pretrained_on_imagenet", "pretr…genet"),
         ("a-pretrained_on_imagenet", "a-pre…genet"),
     ],
