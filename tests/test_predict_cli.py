@@ -92,7 +92,7 @@ def test_what_cannot_be_done_is_told_and_leaves_nothing(
 
 
 def test_ctrl_c_says_how_to_go_on_and_the_same_call_does(trained: Trained, tmp_path: Path) -> None:
-    images = [str(trained.folder / "images" / f"{i % 60:03d}.png") for i in range(6_000)]
+    images = [str(trained.folder / "images" / f"{i % 60:03d}.png") for i in range(12_000)]
     Path("list.csv").write_text("\n".join(["path", *images]) + "\n")
     command = [PROGRAM, "predict", "--best", "small/one", "list.csv", "--out", "out.parquet"]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
@@ -108,7 +108,7 @@ def test_ctrl_c_says_how_to_go_on_and_the_same_call_does(trained: Trained, tmp_p
     assert not Path("out.parquet").exists()
     again = subprocess.run(command, capture_output=True, text=True, check=True)
     assert "were done before" in again.stdout
-    assert pq.read_metadata("out.parquet").num_rows == 6_000
+    assert pq.read_metadata("out.parquet").num_rows == 12_000
     assert sorted(os.listdir(tmp_path)) == ["list.csv", "out-about.json", "out.parquet"]
 
 
