@@ -16,13 +16,14 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor
 
+from galaxy_mlflow import schema
 from galaxy_mlflow.errors import CheckpointError
 from galaxy_mlflow.files import sha256_of, write_atomically, write_bytes, write_json
 
 State = dict[str, Any]
 POINTER = "last.json"
 LAST = "last.pt"
-BEST = "best.safetensors"
+BEST = schema.BEST_WEIGHTS.rpartition("/")[2]
 """Name of the best weights on the server."""
 _SHARED = "server.json"
 _BEFORE = 9

@@ -20,8 +20,8 @@ from galaxy_mlflow.config import ArmSettings
 from galaxy_mlflow.errors import ConfigError, WeightsError, did_you_mean
 from galaxy_mlflow.timm_models import (
     as_timm_takes,
+    classifier_of,
     fresh_timm_model,
-    head_of,
     timm_imagenet_state,
 )
 from galaxy_mlflow.timm_names import is_timm
@@ -182,7 +182,7 @@ def _fresh_torchvision_model(arm: ArmSettings, n_classes: int, crop: int) -> nn.
 
 
 def _layers_of_head(model: nn.Module) -> list[str]:
-    inside = set(head_of(model).modules())
+    inside = set(classifier_of(model).modules())
     return [
         name
         for name, layer in model.named_modules()

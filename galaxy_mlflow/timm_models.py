@@ -27,7 +27,7 @@ def fresh_timm_model(architecture: str, n_classes: int, crop: int) -> nn.Module:
     return _create(architecture, crop, num_classes=n_classes)
 
 
-def head_of(model: nn.Module) -> nn.Module:
+def classifier_of(model: nn.Module) -> nn.Module:
     """Return the part of a timm model that gives the classes; of any other, the whole model."""
     if not type(model).__module__.startswith("timm."):
         return model
@@ -74,7 +74,7 @@ def as_timm_takes(model: nn.Module, state: dict[str, Tensor]) -> dict[str, Tenso
     image sizes are interpolated, and names in the files of a model's authors become timm's.
     """
     adapt = getattr(sys.modules[type(model).__module__], "checkpoint_filter_fn", None)
-    if adapt is None or head_of(model) is model:
+    if adapt is None or classifier_of(model) is model:
         return state
     with catch_warnings():
         simplefilter("ignore")  # of torch, at how timm interpolates
