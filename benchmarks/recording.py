@@ -22,9 +22,9 @@ from mlflow import MlflowClient
 
 from galaxy_mlflow.home import Home
 from galaxy_mlflow.prepare import Splits, prepare_data, split_rule
+from galaxy_mlflow.progress import EpochRecord
 from galaxy_mlflow.spool import Spool
 from galaxy_mlflow.study_file import load_study_file
-from galaxy_mlflow.train import EpochRecord
 from galaxy_mlflow.worker import JobSpec, _Worker
 from mlflow_server.local import LocalServer, free_port, serving
 

@@ -12,7 +12,6 @@ import math
 import random
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass, field
 
 import numpy as np
 import torch
@@ -21,63 +20,27 @@ from torch import Tensor, nn
 
 from galaxy_mlflow import schema
 from galaxy_mlflow.checkpoints import State, random_state, restore_random_state
-from galaxy_mlflow.energy import EnergyMeter, EpochEnergy, meter_of, whole_sum
-from galaxy_mlflow.errors import CheckpointError, DivergedError
+from galaxy_mlflow.energy import EnergyMeter, EpochEnergy, meter_of
+from galaxy_mlflow.errors import CheckpointError
 from galaxy_mlflow.features import FeatureFeed, head_of
 from galaxy_mlflow.feed import Feed
 from galaxy_mlflow.forward import logits_of, placed
 from galaxy_mlflow.job import Purpose, TrainingJob, batches
-from galaxy_mlflow.metrics import (
-    confusion_matrix,
-    expected_calibration_error,
-    metrics_from_confusion,
-)
 from galaxy_mlflow.models import build_model, set_training, weights_digest
 from galaxy_mlflow.optimize import learning_rate_at, make_optimizer
+from galaxy_mlflow.progress import (
+    EpochRecord,
+    Passes,
+    Progress,
+    Scores,
+    confusion_of,
+    losses_and_accuracies,
+    measure_test,
+    refuse_divergence,
+)
 from galaxy_mlflow.splits import Indices
 
 EVALUATION_BATCH = 256
-_CURVES = [f"{part}_{what}" for part in ("train", "val", "test") for what in ("loss", "accuracy")]
-DIVERGED = 1e3
-"""A mean loss above this many nats is a run that will not come back."""
-
-
-@dataclass(frozen=True)
-class EpochRecord:
-    """What one epoch gave: metrics by their names in `schema`, and when it ended."""
-
-    epoch: int
-    metrics: dict[str, float]
-    timestamp_ms: int
-    selected: bool  # the best epoch so far by the protocol's rule
-
-
-@dataclass
-class Progress:
-    """What a run has found so far; saved with every checkpoint."""
-
-    selected_epoch: int = -1
-    selected_score: float = -math.inf
-    selected_accuracy: float = 0.0
-    selected_probabilities: Tensor | None = None  # float32 (n_test, n_classes)
-    selected_val_probabilities: Tensor | None = None  # float32 (n_val, n_classes)
-    peak_accuracy: float = -1.0
-    peak_epoch: int = -1
-    last_accuracy: float = 0.0
-    seconds: float = 0.0
-    joules: float | None = 0.0  # None for good once an epoch could not be measured
-    energy_source: str = ""
-    confusion: list[list[list[int]]] = field(default_factory=list)  # one matrix an epoch
-    curves: dict[str, list[float]] = field(default_factory=dict)  # losses, accuracies: one an epoch
-
-
-@dataclass(frozen=True)
-class Scores:
-    """Outcome of a pass over a part: mean loss, and predictions where they were kept."""
-
-    loss: float
-    accuracy: float
-    probabilities: Tensor | None = None
 
 
 class Trainer:
@@ -195,10 +158,11 @@ class Trainer:
             group["lr"] = rate
         train = self._train_pass(epoch)
         trained = time.perf_counter()
-        val = self._evaluate(self.job.split.val, None) if self.job.study.validates else None
+        val = self._evaluate(self.job.split.val, None)
         test = self._evaluate(self.job.split.test, self._test_generator(epoch))
-        metrics = self._measure(train, val, test)
-        _refuse_divergence(metrics, epoch)
+        passes = Passes(train, val, test)
+        metrics = self._measure(passes)
+        refuse_divergence(metrics, epoch)
         metrics[schema.LEARNING_RATE] = rate
         metrics[schema.IMAGES_PER_SECOND] = self.job.split.train.size / (trained - started)
         metrics[schema.EPOCH_SECONDS] = time.perf_counter() - started
@@ -206,7 +170,7 @@ class Trainer:
         if energy is not None:
             metrics[schema.ENERGY_JOULES] = energy
         self.epoch = epoch
-        selected = self._note(metrics, val, test)
+        selected = self.progress.note(epoch, metrics, passes)
         return EpochRecord(epoch, metrics, time.time_ns() // 1_000_000, selected)
 
     def _test_generator(self, epoch: int) -> torch.Generator | None:
@@ -241,9 +205,21 @@ class Trainer:
         n = self.job.split.train.size
         return Scores(float(loss_sum) / n, float(hits) / n)
 
+    def _measure(self, passes: Passes) -> dict[str, float]:
+        metrics = losses_and_accuracies(passes)
+        if passes.test is None:
+            return metrics
+        classes = self.job.data.classes
+        true = self.job.data.labels[self.job.split.test]
+        matrix = confusion_of(passes.test, true, len(classes))
+        self.progress.confusion.append(matrix.tolist())
+        return metrics | measure_test(passes.test, true, matrix, classes)
+
     @torch.inference_mode()
-    def _evaluate(self, part: Indices, stream: torch.Generator | None) -> Scores:
+    def _evaluate(self, part: Indices, stream: torch.Generator | None) -> Scores | None:
         """Pass over a part without training; random views only where a stream is given."""
+        if not part.size:
+            return None
         self._set_mode(training=False)
         logits = torch.cat(
             [
@@ -270,42 +246,6 @@ class Trainer:
         self._energy.look()
         return logits_of(self._trained, images, self.job.settings)
 
-    def _measure(self, train: Scores, val: Scores | None, test: Scores) -> dict[str, float]:
-        metrics = {"train_loss": train.loss, "train_accuracy": train.accuracy}
-        if val is not None:
-            metrics |= {"val_loss": val.loss, "val_accuracy": val.accuracy}
-        metrics["test_loss"] = test.loss
-        return metrics | self._test_metrics(test)
-
-    def _test_metrics(self, test: Scores) -> dict[str, float]:
-        keys = schema.class_keys(self.job.data.classes)
-        confidence, predicted = _top(test)
-        true = self.job.data.labels[self.job.split.test]
-        matrix = confusion_matrix(true, predicted, len(keys))
-        self.progress.confusion.append(matrix.tolist())
-        scores = metrics_from_confusion(matrix, keys)
-        scores["ece"] = expected_calibration_error(confidence, predicted == true)
-        wanted = schema.epoch_metrics(keys, with_validation=False)
-        return {f"test_{name}": v for name, v in scores.items() if f"test_{name}" in wanted}
-
-    def _note(self, metrics: dict[str, float], val: Scores | None, test: Scores) -> bool:
-        """Remember peak and selection; say whether this epoch is now the selected one."""
-        found, accuracy = self.progress, test.accuracy
-        found.seconds += metrics[schema.EPOCH_SECONDS]
-        found.joules = whole_sum([found.joules, metrics.get(schema.ENERGY_JOULES)])
-        found.last_accuracy = accuracy
-        for name in filter(metrics.__contains__, _CURVES):
-            found.curves.setdefault(name, []).append(metrics[name])
-        if accuracy > found.peak_accuracy:
-            found.peak_accuracy, found.peak_epoch = accuracy, self.epoch
-        score = accuracy if val is None else -val.loss
-        if score <= found.selected_score:
-            return False
-        found.selected_score, found.selected_epoch = score, self.epoch
-        found.selected_accuracy, found.selected_probabilities = accuracy, test.probabilities
-        found.selected_val_probabilities = None if val is None else val.probabilities
-        return True
-
 
 def make_deterministic(threads: int) -> None:
     """Fix what decides the bits of a run in this process: threads and deterministic kernels."""
@@ -323,20 +263,3 @@ def _seed_globally(seed: int) -> None:
 
 def _learning_rate(optimizer: torch.optim.Optimizer) -> float:
     return float(optimizer.param_groups[0]["lr"])
-
-
-def _top(scores: Scores) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
-    """Return each image's highest probability and its class."""
-    if scores.probabilities is None:
-        raise ValueError("these scores hold no predictions")
-    confidence, predicted = scores.probabilities.max(1)
-    return confidence.double().numpy(), predicted.numpy()
-
-
-def _refuse_divergence(metrics: dict[str, float], epoch: int) -> None:
-    for name, value in metrics.items():
-        if name.endswith("_loss") and not value < DIVERGED:
-            raise DivergedError(
-                f"epoch {epoch}: {name} is {value:g}: the run diverged; "
-                "try a lower learning_rate or warmup_epochs"
-            )

@@ -33,6 +33,7 @@ from galaxy_mlflow.home import Home
 from galaxy_mlflow.job import TrainingJob
 from galaxy_mlflow.keeper import CheckpointKeeper
 from galaxy_mlflow.machine import hardware, software
+from galaxy_mlflow.progress import EpochRecord
 from galaxy_mlflow.resume import Resumption
 from galaxy_mlflow.run_files import write_run_files
 from galaxy_mlflow.schema import JobId
@@ -42,7 +43,7 @@ from galaxy_mlflow.spool import RunStart, Spool
 from galaxy_mlflow.study_note import page_tags
 from galaxy_mlflow.timm_names import is_timm
 from galaxy_mlflow.tracking import MlflowStore
-from galaxy_mlflow.train import EpochRecord, Trainer, make_deterministic
+from galaxy_mlflow.train import Trainer, make_deterministic
 
 WAITING = "waiting"
 """Trained to the end; the server does not have all of it yet."""

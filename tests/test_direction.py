@@ -13,19 +13,18 @@ import pytest
 ROOT = Path(__file__).parent.parent
 PACKAGE = tuple(
     """
-    errors files processes schema timm_names settings data_settings config label_counts
-    study_file metrics calibration splits morphology simulate fractals pictures listings targets
-    surveys service fetch vizier nair_abraham data_card catalog blocks image_store image_index
-    cache data_input contact_sheet augment timm_models models pretrain checkpoints energy job
+    errors files processes schema timm_names settings data_settings config label_counts study_file
+    metrics calibration splits morphology simulate fractals pictures listings targets surveys
+    service fetch vizier nair_abraham data_card catalog blocks image_store image_index cache
+    data_input contact_sheet augment timm_models models pretrain checkpoints energy progress job
     feed optimize stem forward features train run_figures run_files home arm_view study_page
     study_note spool runs claims status reading uploads server_errors importing history_names
     histories history_csv tensorboard_logs tracking chosen fitted fetched trained image_list
-    decoding predict members answers predict_run served registry explain packing kept courier
-    resume tidy sinks plan prepare estimate machine keeper worker resources dispatch engine
-    ray_parcel ray_mail ray_job ray_log ray_cluster ray_pipe ray_need ray_driver ray_crew
-    ray_predict display delivery runner evidence doctor master_record options cli_fetch cli_data
-    cli_runs cli_status cli_predict cli_machine cli_accounts cli_storage cli_checkpoint
-    cli_import cli_register cli
+    decoding predict members answers predict_run served registry explain packing kept courier resume
+    tidy sinks plan prepare estimate machine keeper worker resources dispatch engine ray_parcel
+    ray_mail ray_job ray_log ray_cluster ray_pipe ray_need ray_driver ray_crew ray_predict display
+    delivery runner evidence doctor master_record options cli_fetch cli_data cli_runs cli_status
+    cli_predict cli_machine cli_accounts cli_storage cli_checkpoint cli_import cli_register cli
     """.split()
 )
 ANALYSIS = tuple(

@@ -20,10 +20,11 @@ from galaxy_mlflow.config import Study
 from galaxy_mlflow.errors import ClaimLostError, DivergedError
 from galaxy_mlflow.home import Home
 from galaxy_mlflow.prepare import draw_splits
+from galaxy_mlflow.progress import EpochRecord
 from galaxy_mlflow.runs import RunRecord
 from galaxy_mlflow.spool import Event, Kind, Spool
 from galaxy_mlflow.tracking import MlflowStore
-from galaxy_mlflow.train import EpochRecord, Trainer
+from galaxy_mlflow.train import Trainer
 from galaxy_mlflow.worker import BUSY, STOPPED, JobResult, JobSpec, run_job
 
 
