@@ -14,6 +14,7 @@ from torch import Tensor
 from galaxy_mlflow import schema
 from galaxy_mlflow.checkpoints import BEST, LAST, POINTER, CheckpointFolder, State
 from galaxy_mlflow.config import CheckpointSettings
+from galaxy_mlflow.errors import CheckpointError
 from galaxy_mlflow.files import write_bytes
 from galaxy_mlflow.kept import base_of, packed_name
 from galaxy_mlflow.packing import Frame, pack
@@ -63,6 +64,8 @@ class CheckpointKeeper:
         ------
         OSError
             It could not be written.
+        CheckpointError
+            What it takes from the state before is damaged.
         """
         work, self._work = self._work, None
         if work is not None:
@@ -81,18 +84,35 @@ class CheckpointKeeper:
         self._log(pointer, POINTER, epoch)  # first: it knows the state that it replaces too
         self._log(file, LAST, epoch)
         if self.rules.policy == "best":
-            self._log(self.folder.best(selected), BEST, epoch)
+            self._log(self._best(selected), BEST, epoch)
 
     def _keep(self, state: State) -> None:
         epoch, selected = int(state["epoch"]), int(state["progress"]["selected_epoch"])
-        if epoch == selected and self.rules.policy == "best":
-            self.folder.save_best(state)
+        if epoch != selected and self.rules.policy == "best":
+            self._best(selected)  # before the state goes that may be the only one to hold them
         if self.rules.every is not None and (epoch + 1) % self.rules.every == 0:
             self._keep_for_good(state, epoch)
         self.folder.save(state)
         self.folder.best(selected)
         if (epoch + 1) % self.rules.upload_every == 0:
             self.upload(epoch, selected)
+
+    def _best(self, selected: int) -> Path:
+        """Return the file of the selected weights; until now the last state may have held them.
+
+        Raises
+        ------
+        CheckpointError
+            Somebody else changed the files of this run.
+        """
+        file = self.folder.best(selected)
+        if file.is_file():
+            return file
+        state = self._copy if self._copy.get("epoch") == selected else self.folder.load()
+        if state is None or state["epoch"] != selected:
+            raise CheckpointError(f"{file}: the weights of epoch {selected} are gone from there")
+        self.folder.save_best(state)
+        return file
 
     def _keep_for_good(self, state: State, epoch: int) -> None:
         """Pack the weights, told apart from some kept before; the first ones here are whole."""

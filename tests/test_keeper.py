@@ -1,0 +1,39 @@
+"""The weights of the selected epoch, whatever epochs came after it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from safetensors.torch import load_file
+from test_courier import a_spool
+from test_resume import state
+from tracked import new_name, start_of
+
+from galaxy_mlflow.checkpoints import CheckpointFolder
+from galaxy_mlflow.config import CheckpointSettings
+from galaxy_mlflow.keeper import CheckpointKeeper
+from galaxy_mlflow.sinks import MlflowSink
+from galaxy_mlflow.tracking import MlflowStore
+
+
+@pytest.mark.parametrize("selections", [(0, 1, 2), (0, 0, 0), (0, 1, 1, 3, 3, 3, 6), (0, 1, 1)])
+def test_the_best_weights_are_those_of_the_selected_epoch(
+    store: MlflowStore, tmp_path: Path, selections: tuple[int, ...]
+) -> None:
+    start = start_of(new_name())
+    with a_spool(tmp_path / "spool", start) as spool:
+        folder = CheckpointFolder(tmp_path / "spool" / "checkpoints")
+        rules = CheckpointSettings(upload_every=2)
+        keeper = CheckpointKeeper(folder, spool, MlflowSink(spool, store, start), rules)
+        for epoch, selected in enumerate(selections):
+            keeper.keep(state(epoch, selected))
+            keeper.wait()
+            # As a kill would leave it: what is here is enough to go on from.
+            assert selected == epoch or folder.holds_best(selected)
+        keeper.upload(epoch, selected)
+        keeper.close()
+        weights = load_file(folder.best(selected))
+        assert int(weights["count"]) == selected
+        assert float(weights["weight"].mean()) == selected
+        assert len(list(folder.path.glob("best-*"))) == 1
