@@ -28,8 +28,8 @@ _CPU_MAX = Path("/sys/fs/cgroup/cpu.max")
 def available_cores() -> int:
     """Return the number of processor cores this process may use, at least 1.
 
-    A container's limit counts too, rounded down: Kubernetes lets a pod see all cores of its machine,
-    and slows it down when it uses more than its limit.
+    A container's limit counts too, rounded down: Kubernetes lets a pod see all cores of its
+    machine, and slows it down when it uses more than its limit.
     """
     if not hasattr(os, "sched_getaffinity"):
         return os.cpu_count() or 1

@@ -21,7 +21,9 @@ def misread(words: Sequence[str]) -> str | None:
     try:
         while isinstance(command, TyperGroup):
             parent = command.make_context("galaxy-mlflow", rest, parent=parent)
-            _, command, rest = command.resolve_command(parent, [*parent._protected_args, *parent.args])
+            _, command, rest = command.resolve_command(
+                parent, [*parent._protected_args, *parent.args]
+            )
         command.make_context(command.name, rest, parent=parent)
     except UsageError as error:
         return error.format_message()

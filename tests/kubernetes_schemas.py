@@ -1,4 +1,4 @@
-"""Holds Kubernetes' documents against the schemas of its versions, and RayClusters against KubeRay's."""
+"""Documents against the schemas of Kubernetes' versions, and RayClusters against KubeRay's."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ RAY_CLUSTER = Path(__file__).parent / "data" / "kuberay_raycluster.json"
 
 
 def complaint(document: Document, version: str) -> str | None:
-    """Return what a version of Kubernetes refuses in a document, unknown fields too; None: nothing."""
+    """Return what a version of Kubernetes refuses, unknown fields too; None: nothing."""
     if document["apiVersion"] == "ray.io/v1":
         found = next(iter(_ray_cluster(version).iter_errors(document)), None)
         return None if found is None else _worded(found)

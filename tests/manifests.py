@@ -20,9 +20,8 @@ Document = dict[str, Any]
 
 @dataclass(frozen=True)
 class Pod:
-    """A pod template, and what it is part of."""
+    """A pod, or the template of one."""
 
-    name: str
     labels: dict[str, str]
     spec: dict[str, Any]
 
@@ -60,7 +59,13 @@ class Rendered:
     def pods(self) -> list[Pod]:
         return [_pod(template) for template in self._templates()]
 
+    @property
+    def programs(self) -> list[Pod]:
+        """All pods but the one that waits for files."""
+        return [pod for pod in self.pods if "args" in pod.container]
+
     def _templates(self) -> Iterator[Document]:
+        yield from self.of_kind("Pod").values()
         yield self.job["spec"]["template"]
         for cluster in self.of_kind("RayCluster").values():
             yield cluster["spec"]["headGroupSpec"]["template"]
@@ -69,11 +74,10 @@ class Rendered:
 
 
 def _pod(template: Document) -> Pod:
-    (container,) = template["spec"]["containers"]
-    return Pod(container["name"], template["metadata"]["labels"], template["spec"])
+    return Pod(template["metadata"]["labels"], template["spec"])
 
 
-def own_folder(where: Path, way: str, *, gpu: bool) -> Path:
+def own_folder(where: Path, way: str, *components: str) -> Path:
     """Copy what is shipped, and make the folder `ours` as docs/clusters.md says."""
     shutil.copytree(SHIPPED, where, ignore=shutil.ignore_patterns("ours", "secrets"))
     ours = where / "ours"
@@ -84,8 +88,8 @@ def own_folder(where: Path, way: str, *, gpu: bool) -> Path:
         (ours / "secrets" / name).write_text(content)
     text = (ours / "kustomization.yaml").read_text()
     text = text.replace("- ../jobs", f"- ../{way}")
-    if gpu:
-        text = text.replace("components: []\n#  - ../gpu", "components:\n  - ../gpu")
+    for name in components:
+        text = text.replace(f"  # - ../{name} ", f"  - ../{name} ")
     (ours / "kustomization.yaml").write_text(text)
     return ours
 
