@@ -2,8 +2,8 @@
 
 `python -m mlflow_server.ray_node head` or `worker`. Ray's processes end with their cluster: when
 the head goes, so do the nodes. Here they are started again, and wait until there is a head again.
-`health` asks a running head whether it serves, and ends with 0 if so. `join` waits for the head and
-makes this container a node that offers nothing, for a command that gives the cluster work.
+`driver` is a node that offers nothing, for a command beside it that gives the cluster work.
+`health` asks a running head whether it serves, and ends with 0 if so.
 
 SIGTERM takes the node out of the cluster: it is given no more work, what trains here is told to
 end, so that it closes its records, and then Ray ends.
@@ -31,7 +31,12 @@ from galaxy_mlflow.processes import available_cores
 from mlflow_server.settings import Settings
 
 HEAD_PORT, DASHBOARD_PORT = 6379, 8265
-AGENT_PORTS = {"head": "52365", "worker": "52366", "join": "52367"}
+AGENT_PORTS = {"head": "52365", "worker": "52366", "driver": "52367"}
+STARTS = {
+    "head": "Ray's head starts",
+    "worker": "joins {address} with {cores} CPUs",
+    "driver": "joins {address} to give it work",
+}
 HEALTH = f"http://127.0.0.1:{DASHBOARD_PORT}/api/gcs_healthz"
 SESSIONS = Path("/tmp/ray")  # noqa: S108
 """Where Ray keeps sockets and logs; nobody reads those of a session that has ended."""
@@ -49,17 +54,16 @@ class Leaving(Exception):  # noqa: N818
 
 
 def start_command(role: str) -> list[str]:
-    """Return the command that starts Ray's processes of a role, and stays unless it is `join`."""
-    common = ["ray", "start", "--disable-usage-stats", "--log-color", "false"]
+    """Return the command that starts Ray's processes of a role, and stays."""
+    common = ["ray", "start", "--block", "--disable-usage-stats", "--log-color", "false"]
     common += ["--object-store-memory", os.environ.get("RAY_OBJECT_STORE") or str(512 * 2**20)]
     if own := os.environ.get("RAY_NODE_ADDRESS"):
         # On the host's network, where another node may be too: no port that both would want.
         common += ["--node-ip-address", own, "--min-worker-port", "0", "--max-worker-port", "0"]
         common += ["--dashboard-agent-listen-port", AGENT_PORTS[role]]
     nothing_trains_here = ["--num-cpus", "0", "--num-gpus", "0"]
-    if role == "join":
+    if role == "driver":
         return [*common, "--address", address(), *nothing_trains_here]
-    common += ["--block"]
     if role == "worker":
         return [*common, "--address", address(), "--num-cpus", str(cores())]
     host = os.environ.get("RAY_DASHBOARD_HOST") or "0.0.0.0"  # noqa: S104
@@ -105,11 +109,11 @@ def wait_for_head() -> None:
 def serve(role: str) -> NoReturn:
     """Run the node until the container is to stop, which raises `Leaving`."""
     while True:
-        if role == "worker":
+        if role != "head":
             wait_for_head()
         shutil.rmtree(SESSIONS, ignore_errors=True)
         node = start(role)
-        say("Ray's head starts" if role == "head" else f"joins {address()} with {cores()} CPUs")
+        say(STARTS[role].format(address=address(), cores=cores()))
         try:
             status = node.wait()
         except Leaving:
@@ -117,12 +121,6 @@ def serve(role: str) -> NoReturn:
             raise
         say(f"Ray ended ({status}): {last_words()}; again in {PAUSE:.0f} s")
         time.sleep(PAUSE)
-
-
-def join() -> int:
-    """Make this container a node that offers nothing; return Ray's exit code."""
-    wait_for_head()
-    return subprocess.run(start_command("join"), stdout=subprocess.DEVNULL).returncode  # noqa: S603
 
 
 def start(role: str) -> subprocess.Popen[bytes]:
@@ -195,8 +193,6 @@ def main() -> int:
     role = sys.argv[1]
     if role == "health":
         return 0 if is_healthy() else 1
-    if role == "join":
-        return join()
     signal.signal(signal.SIGTERM, on_sigterm)
     try:
         serve(role)

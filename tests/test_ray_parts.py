@@ -203,15 +203,13 @@ def test_a_machine_that_leaves_has_its_jobs_close_their_records() -> None:
     assert signal.getsignal(signal.SIGTERM) == before
 
 
-def test_who_gives_the_cluster_work_joins_it_offers_nothing_and_goes_on(
+def test_who_gives_the_cluster_work_is_a_node_that_offers_nothing(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setenv("RAY_HEAD", "there")
-    words = ray_node.start_command("join")
+    words = ray_node.start_command("driver")
     assert words[words.index("--address") + 1] == "there:6379"
     assert [words[words.index(f"--num-{what}") + 1] for what in ("cpus", "gpus")] == ["0", "0"]
-    assert "--block" not in words
-    assert all("--block" in ray_node.start_command(role) for role in ("head", "worker"))
 
 
 @pytest.mark.parametrize(
