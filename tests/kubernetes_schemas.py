@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterable
 from functools import cache
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
 import kubernetes_validate
-from jsonschema import Draft202012Validator, ValidationError
+from jsonschema import Draft202012Validator
 from referencing import Registry, Resource
 
 Document = dict[str, Any]
@@ -21,11 +22,11 @@ def complaint(document: Document, version: str) -> str | None:
     """Return what a version of Kubernetes refuses, unknown fields too; None: nothing."""
     if document["apiVersion"] == "ray.io/v1":
         found = next(iter(_ray_cluster(version).iter_errors(document)), None)
-        return None if found is None else _worded(found)
+        return None if found is None else _worded(found.absolute_path, found.message)
     try:
         kubernetes_validate.validate(document, version, strict=True)
     except kubernetes_validate.ValidationError as error:
-        return f"{error.path}: {error.message}"
+        return _worded(error.path, error.message)
     return None
 
 
@@ -41,5 +42,5 @@ def _ray_cluster(version: str) -> Draft202012Validator:
     return Draft202012Validator(schema, registry=registry)
 
 
-def _worded(error: ValidationError) -> str:
-    return f"{'.'.join(map(str, error.absolute_path))}: {error.message}"
+def _worded(path: Iterable[str | int], message: str) -> str:
+    return f"{'.'.join(map(str, path))}: {message}"

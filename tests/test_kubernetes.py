@@ -24,7 +24,7 @@ WAYS = ["jobs", "jobs gpu", "kuberay", "kuberay gpu loader"]
 SIGTERM_SECONDS = 30
 """How long `run` may take to end."""
 Ways = dict[str, Rendered]
-RENAMED = re.compile(r"\$\((\w+)\)")
+VARIABLE = re.compile(r"\$\((\w+)\)")
 ENTRYPOINT = (ROOT / "mlflow_server" / "worker_entrypoint").read_text()
 
 
@@ -126,14 +126,14 @@ def environment(way: Rendered, pod: Pod) -> dict[str, str]:
         found |= way.of_kind("ConfigMap")[source["configMapRef"]["name"]]["data"]
     for variable in pod.container["env"]:
         value = variable.get("value", "0")
-        assert all(name in found for name in RENAMED.findall(value)), variable
-        found[variable["name"]] = RENAMED.sub(lambda m: found[m[1]], value)
+        assert all(name in found for name in VARIABLE.findall(value)), variable
+        found[variable["name"]] = VARIABLE.sub(lambda m: found[m[1]], value)
     return found
 
 
 def arguments(way: Rendered, pod: Pod) -> list[str]:
     given = environment(way, pod)
-    return [RENAMED.sub(lambda m: given[m[1]], word) for word in pod.container["args"]]
+    return [VARIABLE.sub(lambda m: given[m[1]], word) for word in pod.container["args"]]
 
 
 def test_every_pod_does_what_the_image_can(way: Rendered) -> None:
