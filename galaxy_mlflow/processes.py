@@ -14,19 +14,36 @@ from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from importlib import import_module
+from pathlib import Path
 from types import FrameType
 from typing import Any
 
 from galaxy_mlflow.errors import ServerError
 
 _SET_PARENT_DEATH_SIGNAL = 1  # PR_SET_PDEATHSIG of Linux's prctl
+_CPU_MAX = Path("/sys/fs/cgroup/cpu.max")
+"""What a container may use of its machine's processors: quota and period (Linux, cgroup v2)."""
 
 
 def available_cores() -> int:
-    """Return the number of processor cores this process may use."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
+    """Return the number of processor cores this process may use, at least 1.
+
+    A container's limit counts too, rounded down: Kubernetes lets a pod see all cores of its
+    machine, and slows it down when it uses more than its limit.
+    """
+    if not hasattr(os, "sched_getaffinity"):
+        return os.cpu_count() or 1
+    cores = len(os.sched_getaffinity(0))
+    return max(1, min(cores, _quota(cores)))
+
+
+def _quota(otherwise: int) -> int:
+    """Return how many cores the container's quota comes to, or the other number without one."""
+    try:
+        quota, period = _CPU_MAX.read_text().split()
+        return int(quota) // int(period)
+    except (OSError, ValueError):  # no such file, or `max`: no limit
+        return otherwise
 
 
 @contextmanager

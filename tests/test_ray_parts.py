@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 from small_study import STUDY, write_study
 
-from galaxy_mlflow import ray_cluster, ray_job
+from galaxy_mlflow import processes, ray_cluster, ray_job
 from galaxy_mlflow.config import Study
 from galaxy_mlflow.dispatch import Lost
 from galaxy_mlflow.errors import ConfigError, ServerError
@@ -201,6 +201,30 @@ def test_a_machine_that_leaves_has_its_jobs_close_their_records() -> None:
     with pytest.raises(KeyboardInterrupt):
         train_until_told()
     assert signal.getsignal(signal.SIGTERM) == before
+
+
+def test_who_gives_the_cluster_work_is_a_node_that_offers_nothing(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("RAY_HEAD", "there")
+    words = ray_node.start_command("driver")
+    assert words[words.index("--address") + 1] == "there:6379"
+    assert [words[words.index(f"--num-{what}") + 1] for what in ("cpus", "gpus")] == ["0", "0"]
+
+
+@pytest.mark.parametrize(
+    ("quota", "cores"),
+    [("150000 100000", 1), ("50000 100000", 1), ("6400000 100000", None), ("max 100000", None)],
+)
+def test_a_containers_share_of_the_processors_counts(
+    quota: str, cores: int | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("RAY_CPUS", raising=False)
+    file = tmp_path / "cpu.max"
+    file.write_text(f"{quota}\n")
+    monkeypatch.setattr(processes, "_CPU_MAX", file)
+    expected = cores or len(os.sched_getaffinity(0))
+    assert processes.available_cores() == ray_node.cores() == expected
 
 
 @pytest.mark.parametrize("cores", ["two", "0", "1.5", "-1"])
