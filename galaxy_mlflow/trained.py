@@ -15,6 +15,7 @@ from galaxy_mlflow.checkpoints import BEST, LAST
 from galaxy_mlflow.config import ArmSettings
 from galaxy_mlflow.errors import WeightsError
 from galaxy_mlflow.forward import placed
+from galaxy_mlflow.known import KnownRuns
 from galaxy_mlflow.models import build_model, load_backbone, read_state
 from galaxy_mlflow.runs import RunRecord
 from galaxy_mlflow.schema import JobId
@@ -89,8 +90,8 @@ def fetch_trained(store: MlflowStore, run: RunRecord) -> TrainedRun:
     )
 
 
-def fetch_weights(store: MlflowStore, run_id: str) -> Path:
-    """Fetch a run's best weights, or its last checkpoint.
+def fetch_weights(store: MlflowStore | KnownRuns, run_id: str) -> Path:
+    """Fetch a run's best weights, or its last checkpoint; those fetched before, where no server is.
 
     Raises
     ------
