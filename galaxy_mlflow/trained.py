@@ -14,6 +14,7 @@ from galaxy_mlflow import schema
 from galaxy_mlflow.checkpoints import BEST, LAST
 from galaxy_mlflow.config import ArmSettings
 from galaxy_mlflow.errors import WeightsError
+from galaxy_mlflow.files import link_or_copy
 from galaxy_mlflow.forward import placed
 from galaxy_mlflow.known import KnownRuns
 from galaxy_mlflow.models import build_model, load_backbone, read_state
@@ -102,11 +103,18 @@ def fetch_weights(store: MlflowStore | KnownRuns, run_id: str) -> Path:
     for name in (BEST, LAST):
         file = store.fetch(run_id, f"{schema.CHECKPOINTS}/{name}", folder)
         if file is not None:
-            return file
+            return _kept(file, folder / schema.CHECKPOINTS / name)
     raise WeightsError(
         f"run {run_id} has no checkpoint on {store.shown}: check the run's id, and that the run "
         "is finished"
     )
+
+
+def _kept(file: Path, place: Path) -> Path:
+    """Have a file where it is found without its server, which may have shown its own."""
+    if file.resolve() != place.resolve():
+        link_or_copy(file, place)
+    return place
 
 
 def _json(store: MlflowStore, run: RunRecord, path: str, folder: Path) -> Any:

@@ -134,6 +134,7 @@ def test_importing_it_loads_neither_torch_nor_mlflow(module: str) -> None:
     [
         [],
         ["run"],
+        ["prepare"],
         ["status"],
         ["data"],
         ["user", "add"],

@@ -1,4 +1,4 @@
-"""The cluster, a server, and a tiny study with its undisturbed outcome: shared by all tests here."""
+"""The cluster, a server, and a tiny study with its undisturbed outcome."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ ROOT = Path(__file__).parents[2]
 STUDY = """\
 [data]
 kind = "simulated"
-n = 160
+n = 120
 image_size = 48
 fractions = {elliptical = 0.3, lenticular = 0.3, spiral = 0.4}
 
@@ -37,6 +37,10 @@ learning_rate = 0.002
 [arm.one]
 [arm.two]
 schedule = "cosine"
+
+[resources]  # Ray would measure them
+cpus = 1
+memory_gb = 0.8
 """
 
 

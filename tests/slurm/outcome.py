@@ -7,6 +7,7 @@ from contextlib import closing
 from pathlib import Path
 
 import torch
+from safetensors.torch import load_file
 
 from galaxy_mlflow import schema
 from galaxy_mlflow.files import sha256_of
@@ -15,8 +16,9 @@ from galaxy_mlflow.runs import RunRecord
 from galaxy_mlflow.tracking import MlflowStore
 
 TIMING = (*schema.TIMING_METRICS, schema.TOTAL_SECONDS, schema.TOTAL_ENERGY)
-WITH_TIMES = ("checkpoints/last.pt", "checkpoints/last.json")
-"""Artifacts that say how long something took: no two runs have the same."""
+LAST, BEST = "checkpoints/last.pt", schema.BEST_WEIGHTS
+NEVER_SAME = {LAST, BEST, "checkpoints/last.json"}
+"""Files that tell how long something took, or name things in any order; weights are compared."""
 _ROWS = """
 select tags.value, metrics.key, metrics.step, metrics.value from metrics
 join tags on tags.run_uuid = metrics.run_uuid and tags.key = 'mlflow.runName'
@@ -62,16 +64,19 @@ def assert_same_outcome(one: Home, two: Home, folder: Path) -> None:
         assert run.status == other.status == schema.FINISHED
         assert run.params == other.params
         assert _lasting(digests(one, run, folder)) == _lasting(digests(two, other, folder))
-        here, there = _weights(folder, run), _weights(folder, other)
-        assert all(torch.equal(here[key], there[key]) for key in here)
+        for path in (LAST, BEST):
+            here, there = (_weights(folder / one.run_id / path) for one in (run, other))
+            assert here.keys() == there.keys()
+            assert all(torch.equal(here[key], there[key]) for key in here)
 
 
 def _lasting(found: dict[str, str]) -> dict[str, str]:
-    assert set(WITH_TIMES) < found.keys()
-    return {path: digest for path, digest in found.items() if path not in WITH_TIMES}
+    assert found.keys() >= NEVER_SAME
+    return {path: digest for path, digest in found.items() if path not in NEVER_SAME}
 
 
-def _weights(folder: Path, run: RunRecord) -> dict[str, torch.Tensor]:
-    file = folder / run.run_id / "checkpoints/last.pt"
+def _weights(file: Path) -> dict[str, torch.Tensor]:
+    if file.suffix == ".safetensors":
+        return load_file(file)
     model: dict[str, torch.Tensor] = torch.load(file, weights_only=True)["model"]
     return model
