@@ -49,7 +49,7 @@ SlurmdParameters=config_overrides
 ReturnToService=2
 KillWait=30
 NodeName={host} NodeAddr=127.0.0.1 CPUs={cpus} State=UNKNOWN
-PartitionName=low Nodes=ALL Default=YES PriorityTier=1 GraceTime=1 State=UP
+PartitionName=low Nodes=ALL Default=YES PriorityTier=1 State=UP
 PartitionName=high Nodes=ALL PriorityTier=10 PreemptMode=OFF State=UP
 """
 """cred_expire is also how long a requeued job waits before it may start again: else 2 minutes."""
