@@ -7,6 +7,8 @@ import os
 import subprocess
 from pathlib import Path
 
+import psutil
+
 from galaxy_mlflow import schema
 from galaxy_mlflow.home import Home
 from galaxy_mlflow.spool import spools_under
@@ -102,7 +104,10 @@ def test_a_study_is_trained_by_ray_on_the_nodes_of_a_job(
     assert f"1 machine, {CPUS} jobs at once" in site.logs()
     assert_same_outcome(whole, server, tmp_path / "files")
     assert not list(site.home.path.glob("ray-token-*"))
-    assert not Path(f"/tmp/ray-{job}").exists()
+    files = Path(f"/tmp/ray-{job}")
+    assert not files.exists()
+    lines = (" ".join(one.info["cmdline"] or ()) for one in psutil.process_iter(["cmdline"]))
+    assert not [line for line in lines if f"{files}/" in line], "a process of Ray stayed"
 
 
 def test_with_no_route_the_runs_are_spooled_and_sync_brings_everything(
