@@ -228,13 +228,7 @@ def _load_initial(model: nn.Module, arm: ArmSettings, crop: int, weights_file: P
 
 
 def imagenet_file(name: str) -> Path:
-    """Return where torchvision keeps an architecture's ImageNet weights, there or not.
-
-    Raises
-    ------
-    WeightsError
-        It has none.
-    """
+    """Return where torchvision keeps an architecture's ImageNet weights; WeightsError: no such."""
     if not list(get_model_weights(name)):
         raise WeightsError(f"torchvision has no ImageNet weights for {name}")
     url: str = get_model_weights(name).DEFAULT.url
