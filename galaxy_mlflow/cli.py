@@ -63,7 +63,7 @@ app.add_typer(cli_data.app, name="data")
 app.add_typer(cli_accounts.app, name="user")
 app.add_typer(cli_checkpoint.app, name="checkpoint")
 app.add_typer(cli_import.app, name="import")
-for command in (cli_runs.run, cli_runs.plan, cli_status.status, cli_runs.sync):
+for command in (cli_runs.run, cli_runs.plan, cli_runs.prepare, cli_status.status, cli_runs.sync):
     app.command()(command)
 app.command()(cli_predict.predict)
 for command in (cli_machine.server, cli_machine.doctor, cli_storage.storage):

@@ -55,10 +55,11 @@ class _Letters:
 def drive(setting: RaySetting, pipe: Connection) -> None:
     """Serve a parent until it says None or is gone; the body of the process."""
     watch_parent()
-    signal.signal(signal.SIGINT, lambda *_: None)  # Ray lifts the mask we were born with
+    _stay_deaf()  # Ray lifts the mask we were born with
     log = RayLog.take_all(setting.home)
     try:
         cluster = join(setting.address, setting.home, log)
+        _stay_deaf()  # Ray takes SIGTERM for its own
     except GalaxyError as error:
         pipe.send(Refused(error))
         return
@@ -69,6 +70,12 @@ def drive(setting: RaySetting, pipe: Connection) -> None:
         pipe.send(Refused(error))
     finally:
         cluster.leave()
+
+
+def _stay_deaf() -> None:
+    """Leave it to the parent to say when to stop, whoever else is told by a signal."""
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, lambda *_: None)
 
 
 @dataclass

@@ -9,19 +9,16 @@ from __future__ import annotations
 import os
 import pickle
 import shutil
-import signal
 import socket
 import tempfile
-import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import lru_cache
 from hashlib import sha256
 from pathlib import Path
-from types import FrameType
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -34,6 +31,7 @@ from galaxy_mlflow.errors import ConfigError, DataError, GalaxyError, ServerErro
 from galaxy_mlflow.files import sha256_of, write_bytes
 from galaxy_mlflow.home import HOME_VARIABLE, URI_VARIABLE, Home
 from galaxy_mlflow.prepare import Splits, draw_samples, prepare_data, split_rule
+from galaxy_mlflow.processes import Terminated, sigterm_like_ctrl_c
 from galaxy_mlflow.ray_mail import Placed, Post, Unfit
 from galaxy_mlflow.ray_parcel import Common, Order, Parcel
 from galaxy_mlflow.resources import Resources, measure
@@ -274,28 +272,6 @@ def cuda_device(mine: list[str], visible: str | None) -> str:
     return f"cuda:{seen.index(mine[0]) if mine[0] in seen else mine[0]}"
 
 
-class _Leaving(KeyboardInterrupt):
-    """The machine leaves the cluster: it tells each task by SIGTERM."""
-
-
-@contextmanager
-def _told_to_leave() -> Iterator[None]:
-    """Have SIGTERM close the job's records, as Ctrl-C does."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    before = signal.signal(signal.SIGTERM, _leave)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, before)
-
-
-def _leave(number: int, _: FrameType | None) -> None:
-    signal.signal(number, signal.SIG_IGN)  # once: records are being closed
-    raise _Leaving
-
-
 class _Rest:
     """Keeps a place of an unfit machine busy, so that others get the jobs."""
 
@@ -322,13 +298,13 @@ def task(parcel: Parcel, weights: dict[str, Any], mailbox: Any, order: Order) ->
     post, job = Post(mailbox), order.job
     node = ray.get_runtime_context().get_node_id()
     try:
-        with _told_to_leave():
+        with sigterm_like_ctrl_c():  # a machine that leaves the cluster tells each task so
             post.send(Placed(job, node, socket.gethostname()))
             outcome = train(
                 parcel, order, lambda digest: bytes(ray.get(weights[digest])), post.send
             )
             return _told(outcome, post)
-    except _Leaving:
+    except Terminated:
         return Lost(job, f"{socket.gethostname()} leaves the cluster", counts=False)
     except KeyboardInterrupt:
         return JobResult(job, STOPPED, "asked to stop", again=True)

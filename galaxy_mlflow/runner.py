@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import uuid
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -18,6 +18,7 @@ from galaxy_mlflow.display import Display
 from galaxy_mlflow.engine import OwnProcess, Processes
 from galaxy_mlflow.errors import ServerError
 from galaxy_mlflow.home import Home
+from galaxy_mlflow.known import KnownRuns, note_runs
 from galaxy_mlflow.plan import Plan, Selection, differ, identity_hashes, make_plan
 from galaxy_mlflow.prepare import (
     Prepared,
@@ -29,13 +30,14 @@ from galaxy_mlflow.prepare import (
     prepare_data,
     prepare_features,
     prepare_weights,
+    require_imagenet_here,
 )
 from galaxy_mlflow.processes import available_cores
 from galaxy_mlflow.schema import JobId
 from galaxy_mlflow.spool import Spool
 from galaxy_mlflow.tidy import tidy
 from galaxy_mlflow.tracking import MlflowStore
-from galaxy_mlflow.worker import STOPPED, JobResult, JobSpec, Report
+from galaxy_mlflow.worker import STOPPED, WAITING, JobResult, JobSpec, Report
 from mlflow_server.local import LocalServer, free_port, serving
 
 
@@ -49,6 +51,7 @@ class Machine:
     skip_bad: bool = False
     engine: Literal["local", "ray"] = "local"
     address: str | None = None  # of a Ray cluster; None: RAY_ADDRESS, or one started here
+    offline: bool = False  # ask no server: go by what this home knows, and leave records to `sync`
     rules: Rules = field(default_factory=Rules)
 
     @property
@@ -63,6 +66,7 @@ class Outcome:
 
     plan: Plan
     results: tuple[JobResult, ...] = ()
+    offline: bool = False
 
     @property
     def failed_before(self) -> bool:
@@ -77,8 +81,9 @@ class Outcome:
 
     @property
     def unfinished(self) -> tuple[JobResult, ...]:
-        """Jobs that were to be finished and are not."""
-        return tuple(result for result in self.results if result.status != schema.FINISHED)
+        """Jobs that were to be finished and are not; offline, those trained to the end are."""
+        done = (schema.FINISHED, *[WAITING] * self.offline)
+        return tuple(result for result in self.results if result.status not in done)
 
 
 @dataclass(frozen=True)
@@ -108,8 +113,28 @@ def look_ahead(study: Study, wanted: Selection, machine: Machine, display: Displ
     splits = draw_splits(study, data, wanted.splits)
     for warning in [*class_warnings(splits, data), *label_warnings(study, splits, data)]:
         display.say(f"warning: {warning}")
-    store = MlflowStore(home.tracking_uri, home)
-    return Ahead(data, splits, make_plan(study, data.data_hash, store, wanted))
+    return Ahead(data, splits, make_plan(study, data.data_hash, _runs(study, machine), wanted))
+
+
+def _runs(study: Study, machine: Machine) -> MlflowStore | KnownRuns:
+    """Return what is asked for runs and their files: the server, or this home alone."""
+    home = Home.default()
+    return KnownRuns(home, study.name) if machine.offline else MlflowStore(home.tracking_uri, home)
+
+
+def make_ready(study: Study, wanted: Selection, machine: Machine, display: Display) -> Prepared:
+    """Have all here that training needs, and note what the server has: for `run --offline`.
+
+    Raises
+    ------
+    GalaxyError
+        The study, its data, its weights or the server cannot be used.
+    """
+    ahead = look_ahead(study, wanted, machine, display)
+    prepared = _prepare(study, ahead, wanted.arms, machine, display)
+    home = Home.default()
+    note_runs(MlflowStore(home.tracking_uri, home), study.name)
+    return prepared
 
 
 def run_study(study: Study, wanted: Selection, machine: Machine, display: Display) -> Outcome:
@@ -122,22 +147,39 @@ def run_study(study: Study, wanted: Selection, machine: Machine, display: Displa
     """
     machine = _checked(machine)
     ahead = look_ahead(study, wanted, machine, display)
-    home = Home.default()
-    store = MlflowStore(home.tracking_uri, home)
-    tidy(home, store, study.name)
+    runs = _runs(study, machine)
+    if isinstance(runs, MlflowStore):
+        tidy(runs.home, runs, study.name)
     if not ahead.plan.todo:
-        return Outcome(ahead.plan)
+        return Outcome(ahead.plan, offline=machine.offline)
     arms = [arm for arm in study.arm if any(run.job.arm == arm for run in ahead.plan.todo)]
-    with display.step("initial weights") as progress:
-        weights = prepare_weights(study, arms, store, progress)
-    samples = draw_samples(study, ahead.data, home)
-    if wanted.replace:
-        _make_way(ahead, study, store)
-    prepared = Prepared(study, ahead.data, ahead.splits, samples, weights)
+    prepared = _prepare(study, ahead, arms, machine, display)
+    if wanted.replace and isinstance(runs, MlflowStore):
+        _make_way(ahead, study, runs)
     if machine.engine == "local":
-        with display.step("features of frozen backbones") as progress:
-            prepare_features(prepared, arms, home, machine.device, progress)
-    return Outcome(ahead.plan, tuple(_train(prepared, ahead.plan, machine, display)))
+        compute_features(prepared, arms, machine.device, display)
+    results = tuple(_train(prepared, ahead.plan, machine, display))
+    return Outcome(ahead.plan, results, machine.offline)
+
+
+def compute_features(
+    prepared: Prepared, arms: Sequence[str], device: str, display: Display
+) -> None:
+    """Compute the features of arms with frozen backbones, where they are not kept yet."""
+    with display.step("features of frozen backbones") as progress:
+        prepare_features(prepared, arms, Home.default(), device, progress)
+
+
+def _prepare(
+    study: Study, ahead: Ahead, arms: Sequence[str], machine: Machine, display: Display
+) -> Prepared:
+    """Make or fetch what some arms begin with, and draw the picture of the data."""
+    if machine.offline:
+        require_imagenet_here(study, arms)
+    with display.step("initial weights") as progress:
+        weights = prepare_weights(study, arms, _runs(study, machine), progress)
+    samples = draw_samples(study, ahead.data, Home.default())
+    return Prepared(study, ahead.data, ahead.splits, samples, weights)
 
 
 def _train(
@@ -152,7 +194,8 @@ def _train(
         with closing(results):
             for result in results:
                 display.result(result)
-                _leave_word(result, MlflowStore(uri, home))
+                if not machine.offline:
+                    _leave_word(result, MlflowStore(uri, home))
                 yield result
 
 
@@ -171,7 +214,7 @@ def _address(machine: Machine) -> Iterator[str]:
     """Yield where workers send records: several at once need a server before SQLite."""
     home = Home.default()
     alone = machine.jobs == 1 and machine.engine == "local"
-    if alone or not home.owns(home.tracking_uri):
+    if machine.offline or alone or not home.owns(home.tracking_uri):
         yield home.tracking_uri
         return
     server = LocalServer(home.database_uri, home.artifacts, free_port(), home.path / "server.log")
@@ -218,6 +261,7 @@ class _Call:
             session=self.session,
             begun=job in self._begun,
             retry_failed=self.plan.retry_failed,
+            offline=self.machine.offline,
         )
 
     def _ray(self, _: Report) -> Crew:

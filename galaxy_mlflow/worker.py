@@ -37,7 +37,7 @@ from galaxy_mlflow.progress import EpochRecord
 from galaxy_mlflow.resume import Resumption
 from galaxy_mlflow.run_files import write_run_files
 from galaxy_mlflow.schema import JobId
-from galaxy_mlflow.sinks import MlflowSink
+from galaxy_mlflow.sinks import MlflowSink, SpoolSink
 from galaxy_mlflow.splits import Split
 from galaxy_mlflow.spool import RunStart, Spool
 from galaxy_mlflow.study_note import page_tags
@@ -71,6 +71,7 @@ class JobSpec:
     session: str = ""  # of whoever gives the jobs: they are given again only if the other is gone
     begun: bool = False  # the server has a run of it: without its checkpoint nothing is begun anew
     retry_failed: bool = False  # train it although another worker marked it failed
+    offline: bool = False  # ask no server: records are for `sync` to send
 
     @property
     def job(self) -> JobId:
@@ -135,6 +136,8 @@ def run_job(spec: JobSpec, report: Report) -> JobResult:
         return JobResult(spec.job, STOPPED, f"{type(error).__name__}: {error}")
 
 
+_GOODBYE = 10.0
+"""Seconds at most to send what waits when a run is stopped: a batch system soon kills it."""
 _GIVE_WAY = 5e-4
 """Seconds for which training may wait for the threads that write and send its records."""
 _THE_USERS = (PermissionError, FileNotFoundError, NotADirectoryError, FileExistsError)
@@ -165,7 +168,10 @@ class _Worker:
         )
         features = ensure_features(job, spec.home.features)
         self.trainer = Trainer(job, features=features)
-        self.sink = MlflowSink(spool, self.store, self._start(), retry_failed=spec.retry_failed)
+        start, retry = self._start(), spec.retry_failed
+        self.sink = SpoolSink(spool, start)
+        if not spec.offline:
+            self.sink = MlflowSink(spool, self.store, start, retry_failed=retry)
         self.keeper = CheckpointKeeper(self.folder, spool, self.sink, spec.study.checkpoints)
         self.told_away = False
 
@@ -176,7 +182,7 @@ class _Worker:
         except BaseException:  # its threads must not show signs of life of a run nobody trains
             self.keeper.close()
             with suppress(GalaxyError):
-                self.sink.close(patience=5)
+                self.sink.close(patience=5, longest=_GOODBYE)
             raise
         finally:
             self.keeper.close()
@@ -197,7 +203,7 @@ class _Worker:
 
     def _train_and_send(self) -> JobResult:
         self._tell_of_server()
-        if self.spool.ended == schema.FAILED and self.spool.waiting:
+        if self.spool.ended == schema.FAILED and self.spool.waiting and not self.spec.offline:
             return self._arrive(schema.FAILED, "it failed before; the server knows it now")
         if self.spool.ended != schema.FINISHED:
             make_deterministic(self._threads())
@@ -263,6 +269,10 @@ class _Worker:
         """Wait until the server has everything; then the spool has done its work."""
         arrived = self.sink.close(self.spec.patience)
         self._pass_news_on()
+        if self.spec.offline:
+            return JobResult(
+                self.spec.job, WAITING if status == schema.FINISHED else status, reason
+            )
         if not arrived:
             why = self.sink.away or "the server has not taken all records yet"
             kept = f"{why}\nKept in the spool: send it later by galaxy-mlflow sync"
@@ -281,9 +291,10 @@ class _Worker:
             self.trainer.restore(state)
             self._say(f"resumed after epoch {self.trainer.epoch}")
         elif run is None and self.spec.begun:
-            raise ServerError(
-                f"begun before, and its checkpoint is on the server: {self.sink.away}"
-            )
+            begun = "begun before, and its checkpoint is on the server"
+            if self.spec.offline:
+                raise ServerRefusedError(f"{begun}: go on with it where --offline is not needed")
+            raise ServerError(f"{begun}: {self.sink.away}")
 
     def _threads(self) -> int:
         """Return the threads this run began with: another number would change its bits."""

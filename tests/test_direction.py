@@ -19,7 +19,7 @@ PACKAGE = tuple(
     data_input contact_sheet augment timm_models models pretrain checkpoints energy progress job
     feed optimize stem forward features train run_figures run_files home arm_view study_page
     study_note spool runs claims status reading uploads server_errors importing history_names
-    histories history_csv tensorboard_logs tracking chosen fitted fetched trained image_list
+    histories history_csv tensorboard_logs tracking known chosen fitted fetched trained image_list
     decoding predict members answers predict_run served registry explain packing kept courier resume
     tidy sinks plan prepare estimate machine keeper worker resources dispatch engine ray_parcel
     ray_mail ray_job ray_log ray_cluster ray_pipe ray_need ray_driver ray_crew ray_predict display
@@ -133,6 +133,7 @@ def test_importing_it_loads_neither_torch_nor_mlflow(module: str) -> None:
     [
         [],
         ["run"],
+        ["prepare"],
         ["status"],
         ["data"],
         ["user", "add"],

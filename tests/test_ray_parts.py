@@ -13,11 +13,12 @@ from pathlib import Path
 import pytest
 from small_study import STUDY, write_study
 
-from galaxy_mlflow import processes, ray_cluster, ray_job
+from galaxy_mlflow import processes, ray_cluster
 from galaxy_mlflow.config import Study
 from galaxy_mlflow.dispatch import Lost
 from galaxy_mlflow.errors import ConfigError, ServerError
 from galaxy_mlflow.home import Home
+from galaxy_mlflow.processes import Terminated, sigterm_like_ctrl_c
 from galaxy_mlflow.ray_cluster import Capacity, capacity, check_address, check_device, slots_of
 from galaxy_mlflow.ray_driver import _Machines
 from galaxy_mlflow.ray_job import cuda_device
@@ -194,12 +195,15 @@ def test_a_machine_that_leaves_has_its_jobs_close_their_records() -> None:
     before = signal.getsignal(signal.SIGTERM)
 
     def train_until_told() -> None:
-        with ray_job._told_to_leave():
+        with sigterm_like_ctrl_c():
             os.kill(os.getpid(), signal.SIGTERM)
             time.sleep(10)
 
-    with pytest.raises(KeyboardInterrupt):
-        train_until_told()
+    try:
+        with pytest.raises(Terminated):
+            train_until_told()
+    finally:
+        assert signal.alarm(0) > 0, "nothing would end a task that does not close its records"
     assert signal.getsignal(signal.SIGTERM) == before
 
 
