@@ -16,7 +16,7 @@ import subprocess
 import sys
 import tempfile
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from datetime import timedelta
@@ -26,6 +26,7 @@ from typing import IO, cast
 import torch
 from torch import distributed as dist
 
+from galaxy_mlflow import schema
 from galaxy_mlflow.checkpoints import State
 from galaxy_mlflow.errors import RankLostError
 from galaxy_mlflow.features import ensure_features
@@ -93,6 +94,19 @@ def team_of(trainer: Trainer, threads: int, features: Path | None = None) -> Ite
             others.end()
 
 
+def change_of_ranks(begun_with: Mapping[str, str], job: TrainingJob) -> str:
+    """Say so where a run that is gone on with was begun by another number of ranks.
+
+    Parameters
+    ----------
+    begun_with : the run's params
+    """
+    before, now = int(begun_with.get(schema.RANKS, 1)), len(job.devices)
+    if before == now:
+        return ""
+    return f", by {now} processes instead of {before}: the same to rounding"
+
+
 def _orders(job: TrainingJob, features: Path | None, folder: Path) -> list[_Order]:
     """Return what each further rank needs to know."""
     ranks, threads = len(job.devices), torch.get_num_threads()
@@ -153,7 +167,8 @@ class _Others:
         while not self._ended.wait(_LOOK):
             if any(process.poll() is not None for process in self._processes):
                 self._lost.set()
-                return _abort()
+                _abort()
+                return
 
     def require_all(self) -> None:
         """Raise if a rank was lost."""
@@ -203,7 +218,7 @@ def _meet(folder: Path, rank: int, ranks: int, *, on_gpu: bool) -> None:
         They did not all come.
     """
     os.environ.update(_AT_HOME)
-    store = dist.FileStore(str(folder / "meeting"), ranks)
+    store = dist.FileStore(str(folder / "meeting"), ranks)  # type: ignore[attr-defined]
     store.set_timeout(_MEET)
     backend = "nccl" if on_gpu else "gloo"
     dist.init_process_group(backend, store=store, rank=rank, world_size=ranks, timeout=_WAIT)

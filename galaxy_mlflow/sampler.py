@@ -53,7 +53,7 @@ class Share:
         """What to multiply this rank's mean loss by: the mean over ranks is the whole batch's."""
         if self.is_whole:
             return 1.0
-        return self.ranks * (self.own.stop - self.own.start) / self.rows.size
+        return self.ranks * len(self.rows[self.own]) / len(self.rows)
 
     @property
     def counted(self) -> slice:

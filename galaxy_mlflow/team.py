@@ -56,7 +56,9 @@ class Team:
             dist.all_reduce(values)
         return values
 
-    def put_together(self, parts: Sequence[Tensor], places: Tensor, shape: tuple[int, int]) -> Tensor:
+    def put_together(
+        self, parts: Sequence[Tensor], places: Tensor, shape: tuple[int, int]
+    ) -> Tensor:
         """Return what the ranks have found, each row in its place: `shape`, the same on each rank.
 
         Parameters

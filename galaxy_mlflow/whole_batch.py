@@ -14,6 +14,7 @@ other functions, such as dropout inside torch's fused attention: each rank draws
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Any, cast
 
 import torch
@@ -31,7 +32,6 @@ _MASKING = (
     functional.dropout1d,
     functional.dropout2d,
     functional.dropout3d,
-    torch.dropout,
 )
 
 
@@ -58,28 +58,20 @@ class SplitBatch(TorchFunctionMode):
         """Compute a function of torch, on the whole batch where that makes a difference."""
         kwargs = kwargs or {}
         if func is functional.batch_norm:
-            return self._batch_norm(*args, **kwargs)
+            return self._normalise(_BatchNorm(*args, **kwargs))
         if func in _MASKING:
-            return self._mask(func, *args, **kwargs)
+            return self._mask(func, _Dropout(*args, **kwargs))
         if func is Tensor.bernoulli_:
             return self._draw(*args, **kwargs)
         return func(*args, **kwargs)
 
-    def _mask(
-        self,
-        dropout: Callable[..., Tensor],
-        values: Tensor,
-        p: float = 0.5,
-        train: bool = True,  # noqa: FBT001, FBT002  the names and places of torch's own functions
-        inplace: bool = False,  # noqa: FBT001, FBT002
-        *,
-        training: bool | None = None,
-    ) -> Tensor:
-        if not (train if training is None else training):
+    def _mask(self, func: Callable[..., Tensor], call: _Dropout) -> Tensor:
+        values = call.input
+        if not call.training:
             return values
-        mask = dropout(self._like_whole(values).fill_(1), p, True)  # noqa: FBT003
+        mask = func(self._like_whole(values).fill_(1), call.p, training=True)
         own = mask[self._rows_of(values)]
-        return values.mul_(own) if inplace else values * own
+        return values.mul_(own) if call.inplace else values * own
 
     def _draw(self, values: Tensor, p: float = 0.5) -> Tensor:
         whole = self._like_whole(values).bernoulli_(p)
@@ -113,33 +105,49 @@ class SplitBatch(TorchFunctionMode):
 
     @property
     def _n_own(self) -> int:
-        return self._share.trained.stop - self._share.trained.start
+        trained = self._share.trained
+        return int(trained.stop - trained.start)
 
-    def _batch_norm(
-        self,
-        values: Tensor,
-        running_mean: Tensor | None,
-        running_var: Tensor | None,
-        weight: Tensor | None = None,
-        bias: Tensor | None = None,
-        training: bool = False,  # noqa: FBT001, FBT002
-        momentum: float = 0.1,
-        eps: float = 1e-5,
-    ) -> Tensor:
-        if not training or self._share.is_whole:
-            return functional.batch_norm(
-                values, running_mean, running_var, weight, bias, training, momentum, eps
-            )
+    def _normalise(self, call: _BatchNorm) -> Tensor:
+        if not call.training or self._share.is_whole:
+            return functional.batch_norm(**vars(call))
+        values = call.input
         count = values.numel() // values.shape[1] * self._share.rows.size // self._n_own
         mean, var = _statistics(values.detach(), self._n_own / self._share.rows.size)
-        if running_mean is not None and running_var is not None:
-            running_mean.lerp_(mean, momentum)
-            running_var.lerp_(var * (count / (count - 1)), momentum)
-        weight = torch.ones_like(mean) if weight is None else weight
-        bias = torch.zeros_like(mean) if bias is None else bias
-        return cast(Tensor, _Normalise.apply(values, weight, bias, _Moments(mean, var, eps, count)))
+        if call.running_mean is not None and call.running_var is not None:
+            call.running_mean.lerp_(mean, call.momentum)
+            call.running_var.lerp_(var * (count / (count - 1)), call.momentum)
+        weight = torch.ones_like(mean) if call.weight is None else call.weight
+        bias = torch.zeros_like(mean) if call.bias is None else call.bias
+        moments = _Moments(mean, var, call.eps, count)
+        return cast(Tensor, _Normalise.apply(values, weight, bias, moments))
 
 
+@dataclass(frozen=True)
+class _Dropout:
+    """Arguments of `functional.dropout` and its like, in their order."""
+
+    input: Tensor
+    p: float = 0.5
+    training: bool = True
+    inplace: bool = False
+
+
+@dataclass(frozen=True)
+class _BatchNorm:
+    """Arguments of `functional.batch_norm`, in their order."""
+
+    input: Tensor
+    running_mean: Tensor | None
+    running_var: Tensor | None
+    weight: Tensor | None = None
+    bias: Tensor | None = None
+    training: bool = False
+    momentum: float = 0.1
+    eps: float = 1e-5
+
+
+@dataclass(frozen=True)
 class _Moments:
     """Mean and variance of each channel over the whole batch.
 
@@ -150,8 +158,10 @@ class _Moments:
     count : values of a channel in the whole batch
     """
 
-    def __init__(self, mean: Tensor, var: Tensor, eps: float, count: int) -> None:
-        self.mean, self.var, self.eps, self.count = mean, var, eps, count
+    mean: Tensor
+    var: Tensor
+    eps: float
+    count: int
 
 
 def _statistics(values: Tensor, part: float) -> tuple[Tensor, Tensor]:
@@ -209,7 +219,9 @@ class _Normalise(torch.autograd.Function):
         dist.all_reduce(sums)
         along, across = (sums / moments.count).to(weight.dtype)
         scale = torch.rsqrt(moments.var + moments.eps)
-        per_channel = torch.stack([moments.mean, weight * along * scale**2, weight * across * scale])
+        per_channel = torch.stack(
+            [moments.mean, weight * along * scale**2, weight * across * scale]
+        )
         mean, slope, level = per_channel.view(3, 1, -1, *[1] * (values.ndim - 2))
         by_values -= (values - mean) * slope + level
         return by_values, by_weight, by_bias, None
