@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from galaxy_mlflow.augment import centre, draw_views, resample, to_network
+from galaxy_mlflow.augment import augment, centre, to_network
 from galaxy_mlflow.job import TrainingJob
 from galaxy_mlflow.splits import Indices
 
@@ -52,9 +52,8 @@ class Feed:
         if stream is None:
             views = centre(pixels, crop)
         else:
-            drawn = job.study.augmentation
-            affine = draw_views(len(rows), pixels.shape[1] - crop, drawn, stream)[part]
-            views = resample(pixels, affine, crop, drawn.corners)
+            among = (part.indices(len(rows))[0], len(rows))
+            views = augment(pixels, job.study.augmentation, crop, stream, among)
         images = to_network(views, normalise=job.settings.normalize, dtype=self._dtype)
         return images, self._labels[places]
 

@@ -138,7 +138,8 @@ class _Others:
 
     def start(self, orders: Sequence[_Order], state: bytes) -> None:
         """Start processes, hand each its order and the state to begin in, and meet them."""
-        self._processes = [self._launch(order.rank) for order in orders]
+        for order in orders:
+            self._processes.append(self._launch(order.rank))
         for process, order in zip(self._processes, orders, strict=True):
             with suppress(BrokenPipeError):  # it died: it will not be ready
                 pickle.dump((order, state), _input_of(process))

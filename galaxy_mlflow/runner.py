@@ -206,7 +206,7 @@ class _Call:
     @cached_property
     def _devices(self) -> tuple[str, ...]:
         """Of the ranks of a job of the local engine."""
-        return _local_devices(self.prepared.study, self.machine)
+        return local_devices(self.prepared.study, self.machine)
 
     def _spec(self, job: JobId) -> JobSpec:
         return JobSpec(
@@ -254,7 +254,7 @@ def _checked(study: Study, machine: Machine) -> Machine:
         from galaxy_mlflow.machine import device_of  # torch takes seconds to load
 
         here = replace(machine, device=device_of(machine.device))
-        _local_devices(study, here)
+        local_devices(study, here)
         return here
     from galaxy_mlflow.ray_cluster import check_address, check_device
 
@@ -263,7 +263,7 @@ def _checked(study: Study, machine: Machine) -> Machine:
     return machine
 
 
-def _local_devices(study: Study, machine: Machine) -> tuple[str, ...]:
+def local_devices(study: Study, machine: Machine) -> tuple[str, ...]:
     """Return the devices of a job's ranks on this machine.
 
     Raises

@@ -82,9 +82,10 @@ class SplitBatch(TorchFunctionMode):
         shape = (values.shape[0] * self._share.rows.size // self._n_own, *values.shape[1:])
         if self._is_one_for_all(values):
             shape = tuple(values.shape)
-        laid_out = values.ndim == 4 and values.is_contiguous(memory_format=torch.channels_last)
-        layout = torch.channels_last if laid_out else torch.contiguous_format
-        return torch.empty(shape, dtype=values.dtype, device=values.device, memory_format=layout)
+        order = sorted(
+            range(values.ndim), key=values.stride, reverse=True
+        )  # numbers are drawn in it
+        return torch.empty_permuted(shape, order, dtype=values.dtype, device=values.device)
 
     def _rows_of(self, values: Tensor) -> slice:
         """Return this rank's places in what the whole batch has for `values`."""
