@@ -249,6 +249,7 @@ def _train_along() -> None:
     threading.Thread(target=_leave_with_rank_0, daemon=True).start()
     make_deterministic(order.threads)
     trainer = _trainer(order, state)
+    del state  # as large as the checkpoint
     sys.stdout.buffer.write(_READY)
     sys.stdout.buffer.flush()
     os.dup2(sys.stderr.fileno(), sys.stdout.fileno())  # nobody reads the pipe any more
