@@ -91,13 +91,31 @@ class CheckpointSettings(Settings):
 class ResourceSettings(Settings):
     """What one job takes of a machine; `--engine ray` places jobs by it. None: measured.
 
-    It decides where and when a run is trained, not what comes out; only `cpus` is also the number
-    of processor threads where `--threads` is not given.
+    It decides where and when a run is trained, not what comes out (but for rounding, by `ranks`);
+    only `cpus` is also the number of processor threads where `--threads` is not given.
     """
 
+    ranks: Count | None = None  # processes that train a run together; None: one, or one a GPU
     cpus: Count | None = None
     gpus: float | None = Field(default=None, ge=0)  # 0.25: four jobs share a GPU
     memory_gb: float | None = Field(default=None, gt=0)  # of main memory
+
+    def ranks_on(self, device: str) -> int:
+        """Return the number of processes of one job on a kind of device."""
+        if self.ranks is not None:
+            return self.ranks
+        return max(1, int(self.gpus or 0)) if device.startswith("cuda") else 1
+
+    @model_validator(mode="after")
+    def _a_gpu_each(self) -> Self:
+        ranks, gpus = self.ranks, self.gpus
+        shares_one = ranks == 1 and gpus is not None and gpus < 1
+        if ranks is not None and gpus and gpus != ranks and not shares_one:
+            raise ValueError(
+                f"ranks = {ranks} takes as many whole GPUs, and gpus is {gpus:g}: "
+                "leave one of them out, or give both alike"
+            )
+        return self
 
     @field_validator("gpus")
     @classmethod
@@ -221,6 +239,17 @@ class Study(Settings):
         n_test = self.splits.n_test
         if isinstance(self.data, SimulatedData) and n_test is not None and n_test >= self.data.n:
             raise ValueError(f"splits.n_test is {n_test}, but data.n is only {self.data.n}")
+        return self
+
+    @model_validator(mode="after")
+    def _ranks_have_images(self) -> Self:
+        ranks = self.resources.ranks_on("cuda")
+        small = [name for name, arm in self.arm.items() if arm.batch_size < ranks]
+        if small:
+            raise ValueError(
+                f"{ranks} ranks share each batch, and arm {small[0]} has batch_size "
+                f"{self.arm[small[0]].batch_size}: give fewer ranks or a larger batch"
+            )
         return self
 
     @property

@@ -129,10 +129,10 @@ def watch_parent() -> None:
     threading.Thread(target=_leave_with_parent, daemon=True).start()
 
 
-def ask_to_end_with_parent() -> None:
+def ask_to_end_with_parent(by: signal.Signals = signal.SIGTERM) -> None:
     """Have Linux end this process, which need not be Python, with its parent."""
     if sys.platform == "linux":
-        ctypes.CDLL(None).prctl(_SET_PARENT_DEATH_SIGNAL, signal.SIGTERM)
+        ctypes.CDLL(None).prctl(_SET_PARENT_DEATH_SIGNAL, by)
 
 
 def _interrupt_once(number: int, frame: FrameType | None) -> None:

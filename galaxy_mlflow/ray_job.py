@@ -67,8 +67,8 @@ class Bench:
     samples: Path
     notices: deque[str] = field(default_factory=deque)  # to be told once
 
-    def spec(self, order: Order, weights: Path | None, device: str) -> JobSpec:
-        """Return what a worker needs for one job."""
+    def spec(self, order: Order, weights: Path | None, *devices: str) -> JobSpec:
+        """Return what a worker needs for one job, on the devices of its ranks."""
         study, job = self.common.study, order.job
         splits = Splits(split_rule(study, self.data.labels.size), self.data.labels, [job.split])
         if weights is not None and study.arm[job.arm].weights.startswith("file:"):
@@ -82,7 +82,8 @@ class Bench:
             uri=self.uri,
             weights_file=weights,
             samples=self.samples,
-            device=device,
+            device=devices[0],
+            others=devices[1:],
             threads=self.common.threads,
             session=self.common.session,
             begun=order.begun,
@@ -99,7 +100,7 @@ def train(parcel: Parcel, order: Order, fetch: Fetch, report: Report) -> JobResu
     try:
         bench = make_ready(parcel)
         weights = _weights_here(bench, order.job.arm, fetch)
-        spec = bench.spec(order, weights, _device(bench.common.device))
+        spec = bench.spec(order, weights, *_devices(bench.common))
     except (GalaxyError, OSError) as error:
         return _unfit(order, str(error), lasting=isinstance(error, GalaxyError))
     while bench.notices:
@@ -136,7 +137,7 @@ def measure_there(parcel: Parcel) -> Resources:
         bench = make_ready(parcel)
         common = bench.common
         classes = len(bench.data.classes)
-        return measure(common.study, classes, _device(common.device), common.threads)
+        return measure(common.study, classes, _devices(common)[0], common.threads)
     except (GalaxyError, OSError) as error:
         raise ConfigError(f"machine {socket.gethostname()}: {error}") from None
 
@@ -254,22 +255,21 @@ def _with_weights_at(study: Study, arm: str, file: Path) -> Study:
     return study.model_copy(update={"arm": {**study.arm, arm: here}})
 
 
-def _device(wanted: str) -> str:
-    """Return the device of this task: Ray says which GPUs are its own."""
-    if not wanted.startswith("cuda"):
-        return wanted
+def _devices(common: Common) -> tuple[str, ...]:
+    """Return the devices of this task's ranks: Ray says which GPUs are its own."""
+    if not common.device.startswith("cuda"):
+        return (common.device,) * common.study.resources.ranks_on(common.device)
     import ray
 
     mine = [str(number) for number in ray.get_gpu_ids()]
-    return cuda_device(mine, os.environ.get("CUDA_VISIBLE_DEVICES"))
+    return cuda_devices(mine, os.environ.get("CUDA_VISIBLE_DEVICES"))
 
 
-def cuda_device(mine: list[str], visible: str | None) -> str:
-    """Return PyTorch's name of the first GPU in `mine`, given what the process can see."""
-    if not mine:
-        return "cuda"
+def cuda_devices(mine: list[str], visible: str | None) -> tuple[str, ...]:
+    """Return PyTorch's names of the GPUs in `mine`, given what the process can see."""
     seen = visible.split(",") if visible else []
-    return f"cuda:{seen.index(mine[0]) if mine[0] in seen else mine[0]}"
+    names = (f"cuda:{seen.index(gpu) if gpu in seen else gpu}" for gpu in mine)
+    return tuple(names) or ("cuda",)
 
 
 class _Rest:

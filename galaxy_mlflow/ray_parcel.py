@@ -113,7 +113,7 @@ def common_of(setting: RaySetting, there: Mapping[str, float]) -> Common:
         data_hash=setting.data_hash,
         weights={arm: _weights_file(file) for arm, file in setting.weights.items()},
         device=device,
-        threads=setting.threads or cores(setting.study, None),
+        threads=setting.threads or cores(setting.study, device, None),
         skip_bad=setting.skip_bad,
         machine=socket.gethostname(),
         home=setting.home,

@@ -16,7 +16,7 @@ from galaxy_mlflow.config import Study
 from galaxy_mlflow.dispatch import Crew, Rules, dispatch
 from galaxy_mlflow.display import Display
 from galaxy_mlflow.engine import OwnProcess, Processes
-from galaxy_mlflow.errors import ServerError
+from galaxy_mlflow.errors import ConfigError, ServerError
 from galaxy_mlflow.home import Home
 from galaxy_mlflow.known import KnownRuns, note_runs
 from galaxy_mlflow.plan import Plan, Selection, differ, identity_hashes, make_plan
@@ -145,7 +145,7 @@ def run_study(study: Study, wanted: Selection, machine: Machine, display: Displa
     GalaxyError
         The study, its data, its weights or the server cannot be used; nothing was started.
     """
-    machine = _checked(machine)
+    machine = _checked(study, machine)
     ahead = look_ahead(study, wanted, machine, display)
     runs = _runs(study, machine)
     if isinstance(runs, MlflowStore):
@@ -246,6 +246,11 @@ class _Call:
         """Jobs that the server has a run of already."""
         return frozenset(run.job for run in self.plan.todo if run.record is not None)
 
+    @cached_property
+    def _devices(self) -> tuple[str, ...]:
+        """Of the ranks of a job of the local engine."""
+        return local_devices(self.prepared.study, self.machine)
+
     def _spec(self, job: JobId) -> JobSpec:
         return JobSpec(
             study=self.prepared.study,
@@ -256,7 +261,8 @@ class _Call:
             uri=self.uri,
             weights_file=self.prepared.weights[job.arm],
             samples=self.prepared.samples,
-            device=self.machine.device,
+            device=self._devices[0],
+            others=self._devices[1:],
             threads=self.machine.threads_a_job,
             session=self.session,
             begun=job in self._begun,
@@ -286,17 +292,38 @@ class _Call:
         return RayCrew(setting, self.say)
 
 
-def _checked(machine: Machine) -> Machine:
+def _checked(study: Study, machine: Machine) -> Machine:
     """Return the machine with its device; what cannot be is refused before anything is prepared."""
     if machine.engine == "local":
         from galaxy_mlflow.machine import device_of  # torch takes seconds to load
 
-        return replace(machine, device=device_of(machine.device))
+        here = replace(machine, device=device_of(machine.device))
+        local_devices(study, here)
+        return here
     from galaxy_mlflow.ray_cluster import check_address, check_device
 
     check_address(machine.address)
     check_device(machine.device)
     return machine
+
+
+def local_devices(study: Study, machine: Machine) -> tuple[str, ...]:
+    """Return the devices of a job's ranks on this machine.
+
+    Raises
+    ------
+    ConfigError
+        It has too few GPUs, or several jobs at once would share them.
+    """
+    from galaxy_mlflow.machine import rank_devices
+
+    ranks = study.resources.ranks_on(machine.device)
+    if ranks > 1 and machine.jobs > 1 and machine.device != "cpu":
+        raise ConfigError(
+            f"--jobs {machine.jobs}: a run of {ranks} ranks takes as many GPUs for itself: leave "
+            "--jobs out, or give --engine ray, which places runs by the GPUs that are free"
+        )
+    return rank_devices(machine.device, ranks)
 
 
 def _make_way(ahead: Ahead, study: Study, store: MlflowStore) -> None:

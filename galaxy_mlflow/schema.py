@@ -82,6 +82,8 @@ IDENTITY_TAGS: Final = (STUDY, SPLIT, ARM)
 # Parameters: every setting of the arm (config.Study.arm_params), and
 THREADS: Final = "threads"
 """Processor threads of the job: with them a run repeats bit for bit."""
+RANKS: Final = "ranks"
+"""Processes that train the run together; there only where it was begun by more than one."""
 N_LABELS: Final = "n_labels"
 """Labels an arm was given for training and validation; there only where it was not given all."""
 N_POOL: Final = "n_pool"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import errno
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, nullcontext, suppress
 from dataclasses import dataclass
 from importlib.metadata import version
@@ -25,6 +25,7 @@ from galaxy_mlflow.errors import (
     DivergedError,
     FailedThereError,
     GalaxyError,
+    RankLostError,
     ServerError,
     ServerRefusedError,
 )
@@ -34,6 +35,7 @@ from galaxy_mlflow.job import TrainingJob
 from galaxy_mlflow.keeper import CheckpointKeeper
 from galaxy_mlflow.machine import hardware, software
 from galaxy_mlflow.progress import EpochRecord
+from galaxy_mlflow.ranks import change_of_ranks, team_of
 from galaxy_mlflow.resume import Resumption
 from galaxy_mlflow.run_files import write_run_files
 from galaxy_mlflow.schema import JobId
@@ -41,9 +43,10 @@ from galaxy_mlflow.sinks import MlflowSink, SpoolSink
 from galaxy_mlflow.splits import Split
 from galaxy_mlflow.spool import RunStart, Spool
 from galaxy_mlflow.study_note import page_tags
+from galaxy_mlflow.team import Team
 from galaxy_mlflow.timm_names import is_timm
 from galaxy_mlflow.tracking import MlflowStore
-from galaxy_mlflow.train import Trainer, make_deterministic
+from galaxy_mlflow.train import Trainer
 
 WAITING = "waiting"
 """Trained to the end; the server does not have all of it yet."""
@@ -66,7 +69,8 @@ class JobSpec:
     weights_file: Path | None = None
     samples: Path | None = None  # a picture of the data
     device: str = "cpu"
-    threads: int = 1
+    others: tuple[str, ...] = ()  # devices of further ranks
+    threads: int = 1  # of all ranks together
     patience: float = 60.0  # seconds to wait for the server once training has ended
     session: str = ""  # of whoever gives the jobs: they are given again only if the other is gone
     begun: bool = False  # the server has a run of it: without its checkpoint nothing is begun anew
@@ -123,7 +127,7 @@ def run_job(spec: JobSpec, report: Report) -> JobResult:
         return JobResult(spec.job, schema.FAILED, str(error))
     except ServerRefusedError as error:
         return JobResult(spec.job, STOPPED, str(error))
-    except ServerError as error:
+    except (ServerError, RankLostError) as error:
         return JobResult(spec.job, STOPPED, str(error), again=True)
     except GalaxyError as error:
         return JobResult(spec.job, STOPPED, str(error))
@@ -164,9 +168,10 @@ class _Worker:
         self.store = MlflowStore(spec.uri, spec.home)
         self.folder = CheckpointFolder(spool.folder / "checkpoints")
         job = TrainingJob(
-            spec.study, spec.arm, spec.split, spec.data, spec.weights_file, spec.device
+            spec.study, spec.arm, spec.split, spec.data, spec.weights_file, spec.device, spec.others
         )
         features = ensure_features(job, spec.home.features)
+        self.features = spec.home.features if features is not None else None
         self.trainer = Trainer(job, features=features)
         start, retry = self._start(), spec.retry_failed
         self.sink = SpoolSink(spool, start)
@@ -206,19 +211,18 @@ class _Worker:
         if self.spool.ended == schema.FAILED and self.spool.waiting and not self.spec.offline:
             return self._arrive(schema.FAILED, "it failed before; the server knows it now")
         if self.spool.ended != schema.FINISHED:
-            make_deterministic(self._threads())
             sys.setswitchinterval(_GIVE_WAY)
             self._resume()
-            with self._watched():
-                self._train()
+            with self._watched(), team_of(self.trainer, self._threads(), self.features) as team:
+                self._train(team)
         return self._arrive(schema.FINISHED)
 
     def _watched(self) -> AbstractContextManager[None]:
         run = self.sink.run
         return nullcontext() if run is None else self.store.watching(run.run_id)
 
-    def _train(self) -> None:
-        for record in self.trainer.epochs():
+    def _train(self, team: Team) -> None:
+        for record in self.trainer.epochs(team):
             self._keep(record)
             accuracy = record.metrics[schema.TEST_ACCURACY]
             self.report(JobEvent(self.spec.job, record.epoch, accuracy, machine=gethostname()))
@@ -289,7 +293,8 @@ class _Worker:
         state = search.state(self.sink.recorded)
         if state is not None:
             self.trainer.restore(state)
-            self._say(f"resumed after epoch {self.trainer.epoch}")
+            change = change_of_ranks(self._begun_with(), self.trainer.job)
+            self._say(f"resumed after epoch {self.trainer.epoch}{change}")
         elif run is None and self.spec.begun:
             begun = "begun before, and its checkpoint is on the server"
             if self.spec.offline:
@@ -298,9 +303,11 @@ class _Worker:
 
     def _threads(self) -> int:
         """Return the threads this run began with: another number would change its bits."""
+        return int(self._begun_with().get(schema.THREADS, self.spec.threads))
+
+    def _begun_with(self) -> Mapping[str, str]:
         run = self.sink.run
-        params = run.params if run is not None else self.spool.start().params
-        return int(params.get(schema.THREADS, self.spec.threads))
+        return run.params if run is not None else self.spool.start().params
 
     def _start(self) -> RunStart:
         spec, study = self.spec, self.spec.study
@@ -315,7 +322,7 @@ class _Worker:
             schema.TEST_HASH: spec.split.test_hash,
             schema.INIT_HASH: self.trainer.init_hash,
             schema.CODE_VERSION: code_version(),
-            schema.HARDWARE: hardware(spec.device),
+            schema.HARDWARE: hardware(spec.device, *spec.others),
             schema.SOFTWARE: software(*["timm"] * is_timm(study.arm[spec.arm].architecture)),
             schema.ENERGY_SOURCE: self.trainer.progress.energy_source,
             schema.ATTEMPT: "1",
@@ -329,6 +336,8 @@ class _Worker:
             schema.SKIPPED: "; ".join(str(item) for item in spec.data.skipped)[:5000],
         }
         params = {**study.arm_params(spec.arm), schema.THREADS: str(spec.threads)}
+        if spec.others:
+            params[schema.RANKS] = str(1 + len(spec.others))
         if spec.split.n_pool is not None:
             params[schema.N_POOL] = str(spec.split.n_pool)
         return RunStart(

@@ -17,7 +17,8 @@ PACKAGE = tuple(
     metrics calibration splits morphology simulate fractals pictures listings targets surveys
     service fetch vizier nair_abraham data_card catalog blocks image_store image_index cache
     data_input contact_sheet augment timm_models models pretrain checkpoints energy progress job
-    feed optimize stem forward features train run_figures run_files home arm_view study_page
+    feed optimize stem forward features sampler whole_batch team train ranks run_figures run_files
+    home arm_view study_page
     study_note spool runs claims status reading uploads server_errors importing history_names
     histories history_csv tensorboard_logs tracking known chosen fitted fetched trained image_list
     decoding predict members answers predict_run served registry explain packing kept courier resume

@@ -21,7 +21,7 @@ from galaxy_mlflow.home import Home
 from galaxy_mlflow.processes import Terminated, sigterm_like_ctrl_c
 from galaxy_mlflow.ray_cluster import Capacity, capacity, check_address, check_device, slots_of
 from galaxy_mlflow.ray_driver import _Machines
-from galaxy_mlflow.ray_job import cuda_device
+from galaxy_mlflow.ray_job import cuda_devices
 from galaxy_mlflow.ray_mail import Placed, Unfit
 from galaxy_mlflow.resources import Resources, given, gpu_share
 from galaxy_mlflow.schema import JobId
@@ -72,18 +72,20 @@ def test_as_many_jobs_share_a_gpu_as_fit_and_no_more(part: float) -> None:
 
 
 @pytest.mark.parametrize(
-    ("mine", "visible", "device"),
+    ("mine", "visible", "devices"),
     [
-        (["1"], None, "cuda:1"),
-        (["5"], "4,5", "cuda:1"),
-        (["0"], "", "cuda:0"),
-        ([], "0", "cuda"),
+        (["1"], None, ("cuda:1",)),
+        (["5"], "4,5", ("cuda:1",)),
+        (["0"], "", ("cuda:0",)),
+        ([], "0", ("cuda",)),
+        (["3", "1"], None, ("cuda:3", "cuda:1")),
+        (["7", "5"], "4,5,6,7", ("cuda:3", "cuda:1")),
     ],
 )
-def test_a_job_trains_on_the_gpu_that_ray_gave_it(
-    mine: list[str], visible: str | None, device: str
+def test_a_job_trains_on_the_gpus_that_ray_gave_it(
+    mine: list[str], visible: str | None, devices: tuple[str, ...]
 ) -> None:
-    assert cuda_device(mine, visible) == device
+    assert cuda_devices(mine, visible) == devices
 
 
 def test_what_the_study_file_says_is_taken_without_measuring(tmp_path: Path) -> None:
