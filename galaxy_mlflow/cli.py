@@ -21,6 +21,7 @@ from galaxy_mlflow import (
     cli_runs,
     cli_status,
     cli_storage,
+    cli_tune,
 )
 from galaxy_mlflow.errors import ConfigError, GalaxyError, ServerError, did_you_mean
 from galaxy_mlflow.options import (
@@ -63,7 +64,7 @@ app.add_typer(cli_data.app, name="data")
 app.add_typer(cli_accounts.app, name="user")
 app.add_typer(cli_checkpoint.app, name="checkpoint")
 app.add_typer(cli_import.app, name="import")
-for command in (cli_runs.run, cli_runs.plan, cli_status.status, cli_runs.sync):
+for command in (cli_runs.run, cli_runs.plan, cli_tune.tune, cli_status.status, cli_runs.sync):
     app.command()(command)
 app.command()(cli_predict.predict)
 for command in (cli_machine.server, cli_machine.doctor, cli_storage.storage):

@@ -68,7 +68,7 @@ def run(
         threads,
         device,
         skip_bad,
-        _engine(engine, jobs, address),
+        engine_of(engine, jobs, address),
         address,
         Rules(failures=max_failures, patience=60 * patience),
     )
@@ -122,7 +122,7 @@ def sync() -> None:
     raise typer.Exit(0 if complete else 1)
 
 
-def _engine(name: str, jobs: int, address: str | None) -> Literal["local", "ray"]:
+def engine_of(name: str, jobs: int, address: str | None) -> Literal["local", "ray"]:
     """Read `--engine`, and refuse options of the other one."""
     if name == "ray":
         if jobs != 1:

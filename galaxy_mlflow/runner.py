@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import uuid
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -99,17 +99,31 @@ def look_ahead(study: Study, wanted: Selection, machine: Machine, display: Displ
         The study, its data or the server cannot be used.
     """
     home = Home.default()
+    data, splits = look_at_images(study, wanted.splits, machine, display)
+    store = MlflowStore(home.tracking_uri, home)
+    return Ahead(data, splits, make_plan(study, data.data_hash, store, wanted))
+
+
+def look_at_images(
+    study: Study, numbers: Sequence[int], machine: Machine, display: Display
+) -> tuple[GalaxyData, Splits]:
+    """Check a study's data and draw some of its splits; say what is to be known of them.
+
+    Raises
+    ------
+    GalaxyError
+        The data cannot be used.
+    """
     with display.step("images") as progress:
-        data = prepare_data(study, home, skip_bad=machine.skip_bad, progress=progress)
+        data = prepare_data(study, Home.default(), skip_bad=machine.skip_bad, progress=progress)
     for notice in data.notices:
         display.say(notice)
     if data.skipped:
         display.say(f"{len(data.skipped)} images or rows are left out (--skip-bad)")
-    splits = draw_splits(study, data, wanted.splits)
+    splits = draw_splits(study, data, numbers)
     for warning in [*class_warnings(splits, data), *label_warnings(study, splits, data)]:
         display.say(f"warning: {warning}")
-    store = MlflowStore(home.tracking_uri, home)
-    return Ahead(data, splits, make_plan(study, data.data_hash, store, wanted))
+    return data, splits
 
 
 def run_study(study: Study, wanted: Selection, machine: Machine, display: Display) -> Outcome:
@@ -120,7 +134,7 @@ def run_study(study: Study, wanted: Selection, machine: Machine, display: Displa
     GalaxyError
         The study, its data, its weights or the server cannot be used; nothing was started.
     """
-    machine = _checked(machine)
+    machine = checked(machine)
     ahead = look_ahead(study, wanted, machine, display)
     home = Home.default()
     store = MlflowStore(home.tracking_uri, home)
@@ -242,7 +256,7 @@ class _Call:
         return RayCrew(setting, self.say)
 
 
-def _checked(machine: Machine) -> Machine:
+def checked(machine: Machine) -> Machine:
     """Return the machine with its device; what cannot be is refused before anything is prepared."""
     if machine.engine == "local":
         from galaxy_mlflow.machine import device_of  # torch takes seconds to load

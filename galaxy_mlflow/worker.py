@@ -320,6 +320,10 @@ class _Worker:
         params = {**study.arm_params(spec.arm), schema.THREADS: str(spec.threads)}
         if spec.split.n_pool is not None:
             params[schema.N_POOL] = str(spec.split.n_pool)
+        tags |= {
+            f"{schema.TUNED}{arm}": tuned.model_dump_json(exclude_none=True)
+            for arm, tuned in study.tuned.items()
+        }
         return RunStart(
             spec.job,
             {key: value for key, value in tags.items() if value},

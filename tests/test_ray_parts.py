@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 from small_study import STUDY, write_study
 
-from galaxy_mlflow import ray_cluster, ray_job
+from galaxy_mlflow import ray_cluster, ray_task
 from galaxy_mlflow.config import Study
 from galaxy_mlflow.dispatch import Lost
 from galaxy_mlflow.errors import ConfigError, ServerError
@@ -194,7 +194,7 @@ def test_a_machine_that_leaves_has_its_jobs_close_their_records() -> None:
     before = signal.getsignal(signal.SIGTERM)
 
     def train_until_told() -> None:
-        with ray_job._told_to_leave():
+        with ray_task._told_to_leave():
             os.kill(os.getpid(), signal.SIGTERM)
             time.sleep(10)
 
