@@ -32,8 +32,8 @@ PACKAGE = tuple(
 ANALYSIS = tuple(
     """
     stats points export study arrow_rows database exported asking query pairs curves matrices
-    classes predictions answers disputes mistakes illustrations times wording sheet prose
-    findings compare energy tables facts learning_curve figures gallery paper contents markup
+    classes predictions answers disputes mistakes illustrations times wording sheet tuning
+    prose findings compare energy tables facts learning_curve figures gallery paper contents markup
     mistakes_page page report
     """.split()
 )
