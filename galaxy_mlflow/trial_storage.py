@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import os
+import sqlite3
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from galaxy_mlflow.errors import ConfigError, ServerError
@@ -31,7 +33,7 @@ def open_storage(url: str | None, home: Home) -> RDBStorage:
     Raises
     ------
     ConfigError
-        It is neither SQLite nor PostgreSQL.
+        It is neither SQLite nor PostgreSQL, or a file that holds something else.
     ServerError
         It cannot be reached, or is somebody else's.
     """
@@ -70,6 +72,7 @@ def _with_driver(url: str, home: Home) -> str:
     """Return the URL with a driver; the home, and the schema of PostgreSQL, are made."""
     if url.startswith("sqlite:///"):
         home.path.mkdir(parents=True, exist_ok=True)
+        _require_own(Path(url.removeprefix("sqlite:///")))
         return url
     scheme, mark, rest = url.partition("://")
     if scheme.partition("+")[0] not in ("postgresql", "postgres") or not mark:
@@ -80,6 +83,28 @@ def _with_driver(url: str, home: Home) -> str:
     address = f"postgresql+psycopg2://{rest}"
     _make_schema(address)
     return address
+
+
+def _require_own(file: Path) -> None:
+    """Refuse a database of MLflow: Optuna would put tables into it before it looks."""
+    if not file.is_file():
+        return
+    with closing(sqlite3.connect(file)) as database:
+        tables = {name for (name,) in database.execute("SELECT name FROM sqlite_master")}
+    if tables and "studies" not in tables:
+        raise ConfigError(f"--storage {file}: holds something else: give a SQLite file of its own")
+
+
+class _Quick(sqlite3.Connection):
+    """A connection that waits for the disk now and then only.
+
+    What a failure of power may cost is the last words of trials, which are said again.
+    """
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.execute("PRAGMA journal_mode = WAL")
+        self.execute("PRAGMA synchronous = NORMAL")
 
 
 def _make_schema(url: str) -> None:
@@ -98,6 +123,6 @@ def _make_schema(url: str) -> None:
 
 def _options(url: str) -> dict[str, Any]:
     if url.startswith("sqlite"):
-        return {"connect_args": {"timeout": _BUSY_SECONDS}}
+        return {"connect_args": {"timeout": _BUSY_SECONDS, "factory": _Quick}}
     where = {"options": f"-csearch_path={SCHEMA}", "connect_timeout": _CONNECT_SECONDS}
     return {"connect_args": where, "pool_pre_ping": True}

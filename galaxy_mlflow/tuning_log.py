@@ -9,8 +9,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
 
@@ -24,6 +23,7 @@ from galaxy_mlflow.tracking import MlflowStore
 from galaxy_mlflow.trial import trial_name
 from galaxy_mlflow.tune_settings import Span
 
+_PAUSE: Final = 60.0  # seconds in which a server that did not answer is left alone
 _CLOSED: Final = {
     schema.FINISHED: "FINISHED",
     schema.PRUNED: "KILLED",
@@ -61,12 +61,14 @@ class TuningLog:
     store: MlflowStore
     say: Callable[[str], None]
     behind: bool = False
+    _told: bool = False
+    _next_try: float = 0.0
     _parents: dict[str, str] = field(default_factory=dict)
     _known: dict[tuple[str, int], _Logged] = field(default_factory=dict)
 
     def catch_up(self, searches: Sequence[Search]) -> None:
         """Bring the server what it lacks of all trials that have ended."""
-        self.behind = False
+        self.behind, self._next_try = False, 0.0
         for search in searches:
             for trial in search.trials():
                 if trial.state != schema.RUNNING:
@@ -74,37 +76,43 @@ class TuningLog:
 
     def epoch(self, search: Search, number: int) -> None:
         """Send the epochs of a trial in training that the server has not."""
-        with self._if_it_can():
-            self._send_epochs(search, number, search.curves(number))
+        self._try(lambda: self._send_epochs(search, number, search.curves(number)))
 
     def end(self, search: Search, trial: TrialRecord) -> None:
         """Send the rest of a trial that has ended, and close its run."""
-        with self._if_it_can():
-            self._send_epochs(search, trial.number, trial.curves)
-            logged = self._known[search.arm, trial.number]
-            if logged.state == trial.state:
-                return
-            self.store.send_points(logged.run_id, _outcome(trial), _state(trial))
-            self.store.end_side_run(logged.run_id, _CLOSED[trial.state], {})
-            self._note_best(search, trial.number)
-            logged.state = trial.state
+        self._try(lambda: self._send_end(search, trial))
 
     def close(self, search: Search, record: str) -> None:
         """Leave with an arm's run how it was tuned, and all its trials."""
-        with self._if_it_can():
-            parent = self._parent(search)
-            self.store.send_tags(parent, {f"{schema.TUNED}{search.arm}": record})
-            trials = json.dumps([_plain(trial) for trial in search.trials()], indent=1)
-            self.store.end_side_run(parent, "FINISHED", {schema.TRIALS_FILE: f"{trials}\n"})
+        self._try(lambda: self._send_outcome(search, record))
 
-    @contextmanager
-    def _if_it_can(self) -> Iterator[None]:
+    def _try(self, send: Callable[[], None]) -> None:
+        """Send, unless the server did not answer a moment ago: trials must not wait for it."""
+        if self.behind and time.monotonic() < self._next_try:
+            return
         try:
-            yield
+            send()
         except ServerError as error:
-            if not self.behind:
+            self.behind, self._next_try = True, time.monotonic() + _PAUSE
+            if not self._told:
                 self.say(f"{error}\nTuning goes on; the server gets the trials later.")
-            self.behind = True
+            self._told = True
+
+    def _send_outcome(self, search: Search, record: str) -> None:
+        parent = self._parent(search)
+        self.store.send_tags(parent, {f"{schema.TUNED}{search.arm}": record})
+        trials = json.dumps([_plain(trial) for trial in search.trials()], indent=1)
+        self.store.end_side_run(parent, "FINISHED", {schema.TRIALS_FILE: f"{trials}\n"})
+
+    def _send_end(self, search: Search, trial: TrialRecord) -> None:
+        self._send_epochs(search, trial.number, trial.curves)
+        logged = self._known[search.arm, trial.number]
+        if logged.state == trial.state:
+            return
+        self.store.send_points(logged.run_id, _outcome(trial), _state(trial))
+        self.store.end_side_run(logged.run_id, _CLOSED[trial.state], {})
+        self._note_best(search, trial.number)
+        logged.state = trial.state
 
     def _send_epochs(self, search: Search, number: int, curves: Sequence[Curves]) -> None:
         logged = self._run(search, number)
