@@ -183,11 +183,11 @@ def _unfair(tuning: Tuning) -> str:
 
 def _seen(tuning: Tuning) -> str:
     """Say which galaxies of the test parts have helped to choose the settings."""
-    where = (
-        f"Split {_listed(tuning.inside)} is compared here too"
-        if tuning.inside
-        else "The splits tuned on are not among those compared"
-    )
+    where = "The splits tuned on are not among those compared"
+    if tuning.inside:
+        where = (
+            f"Of the splits compared, tuning saw the validation part of {_listed(tuning.inside)}"
+        )
     share = f", about {tuning.shared:.0%} of each" if tuning.shared is not None else ""
     return (
         f"{where}; all splits are of the same galaxies, so some that chose the settings stand in "

@@ -19,6 +19,7 @@ import numpy as np
 import pytest
 from fixtures_cli import Call
 from small_study import load, write_study
+from tracked import history
 
 import analysis
 from galaxy_mlflow import schema
@@ -320,8 +321,11 @@ def test_stopped_and_killed_it_goes_on_to_the_trials_nothing_disturbed(
     out, _ = process.communicate()
     assert b"trial-000" not in out
     assert Path("small-tuned.toml").read_bytes() == undisturbed.read_bytes()
-    trials = logged(MlflowStore(home.database_uri, home), **{schema.KIND: schema.TRIAL})
+    store = MlflowStore(home.database_uri, home)
+    trials = logged(store, **{schema.KIND: schema.TRIAL})
     assert len(trials) == 6
+    for run in trials:  # every epoch once
+        assert [step for step, *_ in history(store, run.info.run_id, "val_loss")] == [0, 1, 2, 3]
     assert {run.data.tags[schema.STATUS] for run in trials} == {schema.FINISHED}
 
 
