@@ -119,7 +119,7 @@ def trials_table(tuning: Tuning) -> Table:
     metric = next(iter(tuning.arms.values()))["metric"]
     header = (
         *("arm", "trials", "complete", "pruned", "failed", "epochs in all"),
-        *(f"best {_METRICS[metric]}", "of the untuned settings", "best trial"),
+        *(f"best {_METRICS[metric]}", "untuned", "best trial"),
     )
     rows = [_trials_row(arm, record) for arm, record in tuning.arms.items()]
     rows += [(arm, "0", *("–",) * 7) for arm in tuning.untuned]
@@ -188,7 +188,7 @@ def _seen(tuning: Tuning) -> str:
         where = (
             f"Of the splits compared, tuning saw the validation part of {_listed(tuning.inside)}"
         )
-    share = f", about {tuning.shared:.0%} of each" if tuning.shared is not None else ""
+    share = f", about {100 * tuning.shared:.0f} % of each" if tuning.shared is not None else ""
     return (
         f"{where}; all splits are of the same galaxies, so some that chose the settings stand in "
         f"the test parts of the runs{share}. That is so for every arm, and can make all of them "

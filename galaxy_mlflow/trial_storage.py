@@ -6,6 +6,7 @@ import os
 import sqlite3
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -80,7 +81,8 @@ def _with_driver(url: str, home: Home) -> str:
             f"--storage {shown(url)}: expected sqlite:///FILE, or postgresql://USER:PASSWORD@HOST:"
             "PORT/NAME, with / # : @ in the password as %2F %23 %3A %40"
         )
-    address = f"postgresql+psycopg2://{rest}"
+    driver = "psycopg2" if find_spec("psycopg2") else "psycopg"
+    address = f"postgresql+{driver}://{rest}"
     _make_schema(address)
     return address
 

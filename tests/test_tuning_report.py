@@ -65,7 +65,7 @@ def test_arms_that_were_tuned_alike(store: Writer, tmp_path: Path) -> None:
         "The arms were tuned alike: 12 trials of each",
         "judged by validation loss at the selected epoch on the validation part of split 8.",
         "The splits tuned on are not among those compared",
-        "test parts of the runs, about 10% of each.",
+        "test parts of the runs, about 10 % of each.",
         "1e-05 to 0.1, log",
         "0.00179 (0.005)",
         "sgd (adamw)",
