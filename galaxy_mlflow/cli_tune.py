@@ -95,24 +95,20 @@ def _tune(wanted: Tuning) -> int:
 
 
 def _words(wanted: Tuning, outcome: TuneOutcome) -> list[str]:
-    lines = []
-    for arm, tuned in outcome.tuned.items():
-        chosen = ", ".join(f"{key} {_short(value)}" for key, value in tuned.chosen.items())
+    from galaxy_mlflow.tune_settings import shown
+
+    lines = [
+        f"{arm}: {tuned.metric} {tuned.best_value:.4f}, untuned {tuned.untuned_value:.4f}: "
+        f"{shown(tuned.chosen)} (trial {tuned.best_trial} of {tuned.trials}: {tuned.completed} "
+        f"complete, {tuned.pruned} pruned, {tuned.failed} failed)"
+        for arm, tuned in outcome.tuned.items()
+    ]
+    left_out = [arm for arm in wanted.study.arm if arm not in outcome.tuned]
+    if left_out:
         lines.append(
-            f"{arm}: {tuned.metric} {tuned.best_value:.4f}, untuned {tuned.untuned_value:.4f}: "
-            f"{chosen} (trial {tuned.best_trial} of {tuned.trials}: {tuned.completed} complete, "
-            f"{tuned.pruned} pruned, {tuned.failed} failed)"
-        )
-    if len(outcome.tuned) < len(wanted.study.arm):
-        left_out = ", ".join(arm for arm in wanted.study.arm if arm not in outcome.tuned)
-        lines.append(
-            f"warning: {left_out} is not tuned: a comparison with it is not fair. "
+            f"warning: {', '.join(left_out)} is not tuned: a comparison with it is not fair. "
             "Call the command without --arms"
         )
     if outcome.behind:
         lines.append("the tracking server has not all trials: call the same command again")
     return [*lines, f"study: {wanted.out}", f"next: galaxy-mlflow run {wanted.out}"]
-
-
-def _short(value: object) -> str:
-    return f"{value:.3g}" if isinstance(value, float) else str(value)

@@ -12,6 +12,7 @@ from galaxy_mlflow import schema
 from galaxy_mlflow.display import Display
 from galaxy_mlflow.search import Search, TrialRecord
 from galaxy_mlflow.trial import TrialEvent, trial_name
+from galaxy_mlflow.tune_settings import shown
 from galaxy_mlflow.worker import JobResult
 
 
@@ -82,10 +83,5 @@ def _line(search: Search, result: JobResult, trial: TrialRecord | None) -> str:
     reason = f": {result.reason}" if result.reason else ""
     if trial is None or trial.objective is None:
         return f"{name}  {result.status}{reason}"
-    settings = ", ".join(f"{key} {_short(value)}" for key, value in trial.settings.items())
-    worth = f"{search.tune.metric} {trial.objective:.4f}"
-    return f"{name}  {trial.state} after {len(trial.values)} epochs  {worth}  ({settings}){reason}"
-
-
-def _short(value: object) -> str:
-    return f"{value:.3g}" if isinstance(value, float) else str(value)
+    worth = f"{search.tune.metric} {trial.objective:.4f}  ({shown(trial.settings)})"
+    return f"{name}  {trial.state} after {len(trial.values)} epochs  {worth}{reason}"

@@ -7,7 +7,7 @@ arm that was tuned well with one that was tuned badly says nothing of the arms.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Annotated, Any, Generic, Literal, Self, TypeVar
 
 from pydantic import (
@@ -198,3 +198,17 @@ class TunedSettings(Settings):
         if self.completed + self.pruned + self.failed != self.trials:
             raise ValueError("completed, pruned and failed trials do not add up to all trials")
         return self
+
+
+def in_words(values: Sequence[Any] | Span[Any]) -> str:
+    """Return what may be drawn: `1e-05 to 0.1, log`, or `sgd, adamw`."""
+    if not isinstance(values, Span):
+        return ", ".join(map(str, values))
+    step = f", step {values.step:g}" if values.step else ""
+    return f"{values.low:g} to {values.high:g}{', log' if values.log else ''}{step}"
+
+
+def shown(settings: Mapping[str, Value]) -> str:
+    """Return settings for a line of text: `learning_rate 0.00179, optimizer sgd`."""
+    short = {k: f"{v:.3g}" if isinstance(v, float) else str(v) for k, v in settings.items()}
+    return ", ".join(f"{key} {value}" for key, value in short.items())

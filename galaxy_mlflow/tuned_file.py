@@ -56,7 +56,7 @@ def with_tuned(study: Study, tuned: Mapping[str, TunedSettings]) -> Study:
         name: arm.model_copy(update=tuned[name].chosen) if name in tuned else arm
         for name, arm in study.arm.items()
     }
-    changed = {"name": tuned_name(study.name), "arm": arms, "tuned": dict(tuned)}
+    changed = {"name": tuned_name(study.name), "arm": arms, "tuned": {**study.tuned, **tuned}}
     return study.model_copy(update=changed)
 
 
@@ -68,7 +68,7 @@ def write_tuned(study: Study, path: Path) -> None:
     OSError
     """
     document = tomlkit.document()
-    origin = next(iter(study.tuned.values())).study
+    origin = study.name.removesuffix(tuned_name(""))
     for number, line in enumerate(_HEAD):
         text = line.format(study=origin)
         document.add(tomlkit.comment(f"{_SIGNED[2:]}: {text}" if not number else text))

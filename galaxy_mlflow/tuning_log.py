@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
 
@@ -21,7 +21,7 @@ from galaxy_mlflow.search import Search, TrialRecord
 from galaxy_mlflow.side_runs import Point, SideRun
 from galaxy_mlflow.tracking import MlflowStore
 from galaxy_mlflow.trial import trial_name
-from galaxy_mlflow.tune_settings import Span
+from galaxy_mlflow.tune_settings import in_words
 
 _PAUSE: Final = 60.0  # seconds in which a server that did not answer is left alone
 _CLOSED: Final = {
@@ -195,15 +195,7 @@ class TuningLog:
         return SideRun(schema.tuning_of(self.study.name), trial_name(number), tags, params)
 
 
-def in_words(values: Sequence[Any] | Span[Any]) -> str:
-    """Return what may be drawn: `1e-05 to 0.1, log`, or `sgd, adamw`."""
-    if not isinstance(values, Span):
-        return ", ".join(map(str, values))
-    step = f", step {values.step:g}" if values.step else ""
-    return f"{values.low:g} to {values.high:g}{', log' if values.log else ''}{step}"
-
-
-def _told_by(tags: Any) -> dict[str, str]:
+def _told_by(tags: Mapping[str, str]) -> dict[str, str]:
     """Return the tags that tell an arm's run from all others."""
     told = (schema.KIND, schema.ARM, schema.TUNING_HASH)
     return {key: tags[key] for key in told}

@@ -112,6 +112,11 @@ def test_a_study_is_tuned_run_and_reported(call: Call, home: Home, file: Path) -
     check_runs(MlflowStore(home.database_uri, home), file)
     check_report(call)
     check_export(call)
+    refused = call("compare", "small-tuning")
+    assert (refused.code, "the trials of a tuning, which are not compared" in refused.err) == (
+        2,
+        True,
+    )
 
 
 def check_trials(home: Home, file: Path) -> None:
