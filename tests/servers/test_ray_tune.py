@@ -116,7 +116,7 @@ def test_a_machine_of_a_cluster_that_is_lost_costs_no_trial(
             process = start(file, home, "--address", cluster.address)
             wait_for_second_trials(process, home)
             cluster.kill(second)
-            out, words = process.communicate(timeout=300)
+            out, words = process.communicate(timeout=400)
             assert process.returncode == 0, words + out
             check_all_ended(MlflowStore(uri, home))
     finally:
