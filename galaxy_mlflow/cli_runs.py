@@ -33,8 +33,8 @@ from galaxy_mlflow.options import (
 
 if TYPE_CHECKING:
     from galaxy_mlflow.config import Study
+    from galaxy_mlflow.placement import Machine
     from galaxy_mlflow.plan import Selection
-    from galaxy_mlflow.runner import Machine
 
 INTERRUPTED = 130
 STOPPED = "stopped; nothing is lost: call the same command again to go on"
@@ -64,7 +64,7 @@ def run(
     Example: galaxy-mlflow run experiments/csv.toml --splits 0-2 --set arm.scratch.epochs=10
     """
     from galaxy_mlflow.dispatch import Rules
-    from galaxy_mlflow.runner import Machine
+    from galaxy_mlflow.placement import Machine
 
     if offline:
         _require_offline(engine, replace_runs)
@@ -78,7 +78,7 @@ def run(
         threads,
         device,
         skip_bad,
-        _engine(engine, jobs, address),
+        engine_of(engine, jobs, address),
         address,
         offline,
         Rules(failures=max_failures, patience=60 * patience),
@@ -100,7 +100,8 @@ def plan(
     """
     from galaxy_mlflow.display import Display
     from galaxy_mlflow.estimate import estimate
-    from galaxy_mlflow.runner import Machine, look_ahead
+    from galaxy_mlflow.placement import Machine
+    from galaxy_mlflow.runner import look_ahead
 
     settings, wanted = read_study(study, override, splits, arms)
     wanted = replace(wanted, retry_failed=retry_failed)
@@ -134,7 +135,8 @@ def prepare(
     Example: galaxy-mlflow prepare experiments/paper.toml
     """
     from galaxy_mlflow.display import Display
-    from galaxy_mlflow.runner import Machine, compute_features, make_ready
+    from galaxy_mlflow.placement import Machine
+    from galaxy_mlflow.runner import compute_features, make_ready
 
     settings, wanted = read_study(study, override, splits, arms)
     display, machine = Display(console()), Machine(skip_bad=skip_bad)
@@ -167,7 +169,7 @@ def sync() -> None:
     raise typer.Exit(0 if complete else 1)
 
 
-def _engine(name: str, jobs: int, address: str | None) -> Literal["local", "ray"]:
+def engine_of(name: str, jobs: int, address: str | None) -> Literal["local", "ray"]:
     """Read `--engine`, and refuse options of the other one."""
     if name == "ray":
         if jobs != 1:

@@ -6,19 +6,20 @@ import uuid
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, contextmanager, suppress
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Literal
 
 from galaxy_mlflow import schema
 from galaxy_mlflow.cache import GalaxyData
 from galaxy_mlflow.config import Study
-from galaxy_mlflow.dispatch import Crew, Rules, dispatch
+from galaxy_mlflow.dispatch import Crew, dispatch
 from galaxy_mlflow.display import Display
 from galaxy_mlflow.engine import OwnProcess, Processes
-from galaxy_mlflow.errors import ConfigError, ServerError
+from galaxy_mlflow.errors import ServerError
 from galaxy_mlflow.home import Home
 from galaxy_mlflow.known import KnownRuns, note_runs
+from galaxy_mlflow.outcomes import STOPPED, WAITING, JobResult, Report
+from galaxy_mlflow.placement import Machine, checked, local_devices
 from galaxy_mlflow.plan import Plan, Selection, differ, identity_hashes, make_plan
 from galaxy_mlflow.prepare import (
     Prepared,
@@ -32,32 +33,12 @@ from galaxy_mlflow.prepare import (
     prepare_weights,
     require_imagenet_here,
 )
-from galaxy_mlflow.processes import available_cores
 from galaxy_mlflow.schema import JobId
 from galaxy_mlflow.spool import Spool
 from galaxy_mlflow.tidy import tidy
 from galaxy_mlflow.tracking import MlflowStore
-from galaxy_mlflow.worker import STOPPED, WAITING, JobResult, JobSpec, Report
+from galaxy_mlflow.worker import JobSpec
 from mlflow_server.local import LocalServer, free_port, serving
-
-
-@dataclass(frozen=True)
-class Machine:
-    """Where and how jobs are trained; none of it changes what a run computes but `threads`."""
-
-    jobs: int = 1
-    threads: int | None = None  # a job; None: the cores shared out among the jobs
-    device: str = "auto"
-    skip_bad: bool = False
-    engine: Literal["local", "ray"] = "local"
-    address: str | None = None  # of a Ray cluster; None: RAY_ADDRESS, or one started here
-    offline: bool = False  # ask no server: go by what this home knows, and leave records to `sync`
-    rules: Rules = field(default_factory=Rules)
-
-    @property
-    def threads_a_job(self) -> int:
-        """Processor threads of each job of the local engine."""
-        return self.threads or max(1, available_cores() // self.jobs)
 
 
 @dataclass(frozen=True)
@@ -104,16 +85,31 @@ def look_ahead(study: Study, wanted: Selection, machine: Machine, display: Displ
         The study, its data or the server cannot be used.
     """
     home = Home.default()
+    data, splits = look_at_images(study, wanted.splits, machine, display)
+    store = MlflowStore(home.tracking_uri, home)
+    return Ahead(data, splits, make_plan(study, data.data_hash, store, wanted))
+
+
+def look_at_images(
+    study: Study, numbers: Sequence[int], machine: Machine, display: Display
+) -> tuple[GalaxyData, Splits]:
+    """Check a study's data and draw some of its splits; say what is to be known of them.
+
+    Raises
+    ------
+    GalaxyError
+        The data cannot be used.
+    """
     with display.step("images") as progress:
-        data = prepare_data(study, home, skip_bad=machine.skip_bad, progress=progress)
+        data = prepare_data(study, Home.default(), skip_bad=machine.skip_bad, progress=progress)
     for notice in data.notices:
         display.say(notice)
     if data.skipped:
         display.say(f"{len(data.skipped)} images or rows are left out (--skip-bad)")
-    splits = draw_splits(study, data, wanted.splits)
+    splits = draw_splits(study, data, numbers)
     for warning in [*class_warnings(splits, data), *label_warnings(study, splits, data)]:
         display.say(f"warning: {warning}")
-    return Ahead(data, splits, make_plan(study, data.data_hash, _runs(study, machine), wanted))
+    return data, splits
 
 
 def _runs(study: Study, machine: Machine) -> MlflowStore | KnownRuns:
@@ -145,7 +141,7 @@ def run_study(study: Study, wanted: Selection, machine: Machine, display: Displa
     GalaxyError
         The study, its data, its weights or the server cannot be used; nothing was started.
     """
-    machine = _checked(study, machine)
+    machine = checked(study, machine)
     ahead = look_ahead(study, wanted, machine, display)
     runs = _runs(study, machine)
     if isinstance(runs, MlflowStore):
@@ -290,40 +286,6 @@ class _Call:
             retry_failed=self.plan.retry_failed,
         )
         return RayCrew(setting, self.say)
-
-
-def _checked(study: Study, machine: Machine) -> Machine:
-    """Return the machine with its device; what cannot be is refused before anything is prepared."""
-    if machine.engine == "local":
-        from galaxy_mlflow.machine import device_of  # torch takes seconds to load
-
-        here = replace(machine, device=device_of(machine.device))
-        local_devices(study, here)
-        return here
-    from galaxy_mlflow.ray_cluster import check_address, check_device
-
-    check_address(machine.address)
-    check_device(machine.device)
-    return machine
-
-
-def local_devices(study: Study, machine: Machine) -> tuple[str, ...]:
-    """Return the devices of a job's ranks on this machine.
-
-    Raises
-    ------
-    ConfigError
-        It has too few GPUs, or several jobs at once would share them.
-    """
-    from galaxy_mlflow.machine import rank_devices
-
-    ranks = study.resources.ranks_on(machine.device)
-    if ranks > 1 and machine.jobs > 1 and machine.device != "cpu":
-        raise ConfigError(
-            f"--jobs {machine.jobs}: a run of {ranks} ranks takes as many GPUs for itself: leave "
-            "--jobs out, or give --engine ray, which places runs by the GPUs that are free"
-        )
-    return rank_devices(machine.device, ranks)
 
 
 def _make_way(ahead: Ahead, study: Study, store: MlflowStore) -> None:

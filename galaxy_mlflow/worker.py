@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import errno
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from contextlib import AbstractContextManager, nullcontext, suppress
 from dataclasses import dataclass
 from importlib.metadata import version
@@ -25,7 +24,6 @@ from galaxy_mlflow.errors import (
     DivergedError,
     FailedThereError,
     GalaxyError,
-    RankLostError,
     ServerError,
     ServerRefusedError,
 )
@@ -34,6 +32,7 @@ from galaxy_mlflow.home import Home
 from galaxy_mlflow.job import TrainingJob
 from galaxy_mlflow.keeper import CheckpointKeeper
 from galaxy_mlflow.machine import hardware, software
+from galaxy_mlflow.outcomes import BUSY, WAITING, JobEvent, JobResult, Report, stopped_by
 from galaxy_mlflow.progress import EpochRecord
 from galaxy_mlflow.ranks import change_of_ranks, team_of
 from galaxy_mlflow.resume import Resumption
@@ -47,13 +46,6 @@ from galaxy_mlflow.team import Team
 from galaxy_mlflow.timm_names import is_timm
 from galaxy_mlflow.tracking import MlflowStore
 from galaxy_mlflow.train import Trainer
-
-WAITING = "waiting"
-"""Trained to the end; the server does not have all of it yet."""
-STOPPED = "stopped"
-"""Not trained to the end, and not the run's own fault."""
-BUSY = "busy"
-"""In training elsewhere, by a worker that is alive."""
 
 
 @dataclass(frozen=True)
@@ -83,31 +75,6 @@ class JobSpec:
         return JobId(self.study.name, self.split.number, self.arm)
 
 
-@dataclass(frozen=True)
-class JobEvent:
-    """News of a job in training: an epoch done, or a word for the user."""
-
-    job: JobId
-    epoch: int = -1
-    accuracy: float = float("nan")
-    message: str = ""
-    machine: str = ""  # name of the host that trains it
-    server: str = ""  # `away` or `back`, where the message is about the tracking server
-
-
-@dataclass(frozen=True)
-class JobResult:
-    """How a job ended: `finished`, `failed`, `waiting`, `busy` or `stopped`, and why."""
-
-    job: JobId
-    status: str
-    reason: str = ""
-    again: bool = False  # trying again may help: the fault is the machine's or the server's
-
-
-Report = Callable[[JobEvent], None]
-
-
 def run_job(spec: JobSpec, report: Report) -> JobResult:
     """Train one job to its end, or go on with it where it stopped.
 
@@ -125,39 +92,14 @@ def run_job(spec: JobSpec, report: Report) -> JobResult:
         return JobResult(spec.job, BUSY, str(error), again=True)
     except FailedThereError as error:
         return JobResult(spec.job, schema.FAILED, str(error))
-    except ServerRefusedError as error:
-        return JobResult(spec.job, STOPPED, str(error))
-    except (ServerError, RankLostError) as error:
-        return JobResult(spec.job, STOPPED, str(error), again=True)
-    except GalaxyError as error:
-        return JobResult(spec.job, STOPPED, str(error))
-    except OSError as error:
-        again = not isinstance(error, _THE_USERS)
-        return JobResult(spec.job, STOPPED, _of_disk(error, spec.home), again)
-    except torch.OutOfMemoryError:
-        return JobResult(spec.job, STOPPED, _OF_MEMORY, again=True)
-    except Exception as error:  # whatever a driver throws before training begins
-        return JobResult(spec.job, STOPPED, f"{type(error).__name__}: {error}")
+    except Exception as error:
+        return stopped_by(error, spec.job, spec.home)
 
 
 _GOODBYE = 10.0
 """Seconds at most to send what waits when a run is stopped: a batch system soon kills it."""
 _GIVE_WAY = 5e-4
 """Seconds for which training may wait for the threads that write and send its records."""
-_THE_USERS = (PermissionError, FileNotFoundError, NotADirectoryError, FileExistsError)
-"""Errors of a disk that waiting does not mend."""
-_OF_MEMORY = "the GPU is out of memory: others use it too, or set gpus under [resources]"
-
-
-def _of_disk(error: OSError, home: Home) -> str:
-    """Return what to tell of an error of a disk, in the same words for all jobs of the home."""
-    if error.errno not in (errno.ENOSPC, errno.EDQUOT):
-        return str(error)
-    file = Path(error.filename or home.path)
-    place = home.path if file.is_relative_to(home.path) else file
-    return (
-        f"{place}: no space left: free some there and call the same command again: nothing is lost"
-    )
 
 
 class _Worker:
@@ -340,6 +282,10 @@ class _Worker:
             params[schema.RANKS] = str(1 + len(spec.others))
         if spec.split.n_pool is not None:
             params[schema.N_POOL] = str(spec.split.n_pool)
+        tags |= {
+            f"{schema.TUNED}{arm}": tuned.model_dump_json(exclude_none=True)
+            for arm, tuned in study.tuned.items()
+        }
         return RunStart(
             spec.job,
             {key: value for key, value in tags.items() if value},

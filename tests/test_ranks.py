@@ -27,9 +27,9 @@ from galaxy_mlflow.errors import ConfigError, DivergedError, RankLostError
 from galaxy_mlflow.home import Home
 from galaxy_mlflow.job import TrainingJob
 from galaxy_mlflow.machine import rank_devices
+from galaxy_mlflow.placement import Machine, local_devices
 from galaxy_mlflow.ranks import change_of_ranks, team_of
 from galaxy_mlflow.resources import Resources, cores, given
-from galaxy_mlflow.runner import Machine, local_devices
 from galaxy_mlflow.sampler import RankSampler
 from galaxy_mlflow.study_file import load_study_file
 from galaxy_mlflow.team import ALONE, Team
