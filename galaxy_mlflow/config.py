@@ -265,6 +265,7 @@ class Study(Settings):
             )
         return self
 
+    @model_validator(mode="after")
     def _tuning_fits(self) -> Self:
         longest = self.tune.space.largest("warmup_epochs")
         for name, arm in self.arm.items():

@@ -84,10 +84,8 @@ def look_ahead(study: Study, wanted: Selection, machine: Machine, display: Displ
     GalaxyError
         The study, its data or the server cannot be used.
     """
-    home = Home.default()
     data, splits = look_at_images(study, wanted.splits, machine, display)
-    store = MlflowStore(home.tracking_uri, home)
-    return Ahead(data, splits, make_plan(study, data.data_hash, store, wanted))
+    return Ahead(data, splits, make_plan(study, data.data_hash, _runs(study, machine), wanted))
 
 
 def look_at_images(

@@ -22,8 +22,8 @@ PACKAGE = tuple(
     uploads server_errors importing history_names histories history_csv tensorboard_logs side_runs
     tracking known chosen fitted fetched trained image_list decoding predict members answers
     predict_run served registry explain packing kept courier resume tidy sinks plan prepare estimate
-    machine keeper outcomes worker objective trial resources dispatch engine trial_crew placement
-    ray_parcel ray_mail ray_job ray_task ray_log ray_cluster ray_pipe ray_need ray_driver ray_crew
+    machine keeper outcomes worker objective trial resources dispatch engine trial_crew ray_parcel
+    ray_mail ray_job ray_task ray_log ray_cluster placement ray_pipe ray_need ray_driver ray_crew
     ray_trials ray_predict display delivery runner trial_storage search tuning_log tune_display
     tuned_file tuner evidence doctor master_record options cli_fetch cli_data cli_runs cli_tune
     cli_status cli_predict cli_machine cli_accounts cli_storage cli_checkpoint cli_import

@@ -18,6 +18,7 @@ from galaxy_mlflow.config import Study
 from galaxy_mlflow.dispatch import Lost
 from galaxy_mlflow.errors import ConfigError, ServerError
 from galaxy_mlflow.home import Home
+from galaxy_mlflow.outcomes import WAITING, JobEvent, JobResult
 from galaxy_mlflow.processes import Terminated, sigterm_like_ctrl_c
 from galaxy_mlflow.ray_cluster import Capacity, capacity, check_address, check_device, slots_of
 from galaxy_mlflow.ray_driver import _Machines
@@ -26,7 +27,6 @@ from galaxy_mlflow.ray_mail import Placed, Unfit
 from galaxy_mlflow.resources import Resources, given, gpu_share
 from galaxy_mlflow.schema import JobId
 from galaxy_mlflow.study_file import load_study_file
-from galaxy_mlflow.worker import WAITING, JobEvent, JobResult
 from mlflow_server import ray_node
 
 JOB = JobId("small", 0, "one")

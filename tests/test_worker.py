@@ -19,6 +19,7 @@ from galaxy_mlflow.claims import LEFT
 from galaxy_mlflow.config import Study
 from galaxy_mlflow.errors import ClaimLostError, DivergedError
 from galaxy_mlflow.home import Home
+from galaxy_mlflow.outcomes import BUSY, STOPPED, JobResult
 from galaxy_mlflow.prepare import draw_splits
 from galaxy_mlflow.progress import EpochRecord
 from galaxy_mlflow.runs import RunRecord
@@ -26,7 +27,7 @@ from galaxy_mlflow.spool import Event, Kind, Spool
 from galaxy_mlflow.team import Team
 from galaxy_mlflow.tracking import MlflowStore
 from galaxy_mlflow.train import Trainer
-from galaxy_mlflow.worker import BUSY, STOPPED, JobResult, JobSpec, run_job
+from galaxy_mlflow.worker import JobSpec, run_job
 
 
 @pytest.fixture(scope="module")
