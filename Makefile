@@ -10,7 +10,7 @@ CHAOS ?= tests/chaos
 BENCH ?= train cache recording query checkpoints startup simulate many_jobs augment precision \
   probe predict few_labels false_positives demo
 
-.PHONY: up down demo test test-servers test-compose chaos check format notebook bench install clean
+.PHONY: up down demo test test-servers test-slurm test-compose chaos check format notebook bench install clean
 
 up:
 	./mlflow_server/up
@@ -23,10 +23,13 @@ demo: install
 
 test: install
 	$(BIN)/pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder \
-	  --ignore tests/servers --ignore tests/compose --ignore tests/chaos
+	  --ignore tests/servers --ignore tests/slurm --ignore tests/compose --ignore tests/chaos
 
 test-servers: install
 	$(BIN)/pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder tests/servers
+
+test-slurm: install
+	$(BIN)/pytest --numprocesses 0 tests/slurm
 
 test-compose: install
 	$(BIN)/pytest --numprocesses 0 tests/compose

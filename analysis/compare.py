@@ -20,7 +20,7 @@ import numpy as np
 import pandas as pd
 import scipy
 
-from analysis import findings, prose, sheet, stats
+from analysis import findings, prose, sheet, stats, tuning
 from analysis.classes import absent_notes, class_table, no_classes
 from analysis.curves import Reading, read_metric_name, require_comparable, values
 from analysis.matrices import class_matrices
@@ -179,7 +179,8 @@ def answer(study: Study, question: Question, *, with_classes: bool = True) -> Co
     require_comparable(study, pairs, reading)
     classes = _classes(study, pairs) if with_classes else _Classes(no_classes())
     table = paired_values(study, reading, pairs)
-    notes = (*pairs.notes, *prose.notes(study, reading, pairs), *classes.notes)
+    tuned = tuning.notes(study, pairs.arms)
+    notes = (*pairs.notes, *prose.notes(study, reading, pairs), *tuned, *classes.notes)
     rope = question.rope if question.rope is not None else default_rope(reading)
     return _comparison(_Basis(study.name, reading, pairs, rope, notes), classes, table)
 

@@ -29,6 +29,7 @@ from analysis.sheet import Sheet, Table
 from analysis.stats import Evidence, evidence_curve
 from analysis.study import Study
 from analysis.times import TimeToAccuracy, reached_thresholds, time_to_accuracy
+from analysis.tuning import Tuning, settings_table, trials_table, tuning_of
 from analysis.wording import unit_of
 from galaxy_mlflow import schema
 
@@ -52,6 +53,7 @@ class Contents:
     matrices : confusion matrices of every pair; None where no run has left any
     mistakes : what the networks get wrong; None where no run has left predictions
     illustrations : images of the mistakes, as far as they were to be had
+    tuning : how the arms were tuned
     published : what only a report of the published study has
     """
 
@@ -67,6 +69,7 @@ class Contents:
     matrices: Matrices | None = field(repr=False)
     mistakes: Mistakes | None = field(repr=False)
     illustrations: Illustrations = field(repr=False)
+    tuning: Tuning
     published: tuple[paper.Part, ...] = field(repr=False)
 
     @cached_property
@@ -118,6 +121,7 @@ def contents(study: Study, question: Question, pictures: Pictures | None = None)
         illustrations=illustrate(mistakes, pictures or NoPictures())
         if mistakes
         else Illustrations(),
+        tuning=tuning_of(study, arms),
         published=paper.parts(study, matrices) if paper.is_published(study) else (),
     )
 
@@ -142,6 +146,9 @@ def _tables(found: Contents) -> Iterator[tuple[str, Table]]:
     if not prose.no_spread(c):
         yield "bayes", findings.bayes_table(c)
     yield "effects", findings.effects_table(c)
+    if found.tuning.arms:
+        yield "tuning", trials_table(found.tuning)
+        yield "tuning-settings", settings_table(found.tuning)
     if found.all_pairs:
         yield "all-arms", tables.print_all_arms(found.all_pairs)
         yield "all-pairs", tables.print_pairs(tables.pairs_table(found.all_pairs), unit)

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from analysis import mistakes_page, paper, prose
+from analysis import mistakes_page, paper, prose, tuning
 from analysis.contents import Contents
 from analysis.learning_curve import in_prose
 from analysis.markup import is_wide, svg
@@ -94,6 +94,7 @@ def sections(found: Contents) -> Iterator[Section]:
     """Yield the evidence, then how the runs were made, then the limits."""
     yield Section(f"The comparison: {in_words(found.comparison.reading)}", _comparison(found))
     yield Section("The mistakes", _mistakes(found))
+    yield Section("How each arm was tuned", _tuning(found))
     yield Section("How many labels", _labels(found))
     yield Section("The published numbers, one by one", _published(found))
     yield Section("Class by class", _classes(found))
@@ -137,6 +138,11 @@ def _mistakes(found: Contents) -> tuple[Block, ...]:
     shown = mistakes_page.view(found.mistakes, found.illustrations)
     text = "Under an arm: the part of its answers to images of the class that were this wrong one."
     return (Block(mistakes=shown), Block("How often", text, table=found.tables["mistakes"]))
+
+
+def _tuning(found: Contents) -> tuple[Block, ...]:
+    shown = [found.tables[name] for name in ("tuning", "tuning-settings") if name in found.tables]
+    return (Block(text=tuning.in_prose(found.tuning)), *(Block(table=table) for table in shown))
 
 
 def _labels(found: Contents) -> tuple[Block, ...]:

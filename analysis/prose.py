@@ -11,6 +11,7 @@ from analysis.curves import ENERGY_METRICS, EPOCH_METRICS, Reading
 from analysis.pairs import FEWEST_PAIRS, Pairs, common_energy_source
 from analysis.stats import Result, effective_splits
 from analysis.study import Study
+from analysis.tuning import NOT_ALIKE
 from analysis.wording import PERCENT, in_words, unit_of
 from galaxy_mlflow import schema
 
@@ -40,6 +41,7 @@ def paragraph(c: Comparison) -> str:
     sentences = [headline(c), _tests(c), _bayes(c), _classes(c), _dropped(c)]
     if SELECTED_ON_TEST in c.notes:
         sentences.append(SELECTED_ON_TEST)
+    sentences += [note for note in c.notes if note.startswith(NOT_ALIKE)]
     if c.n_pairs < FEWEST_PAIRS:
         sentences.append(f"{c.n_pairs} pairs are too few to conclude anything from.")
     return " ".join(sentence for sentence in sentences if sentence)

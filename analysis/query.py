@@ -234,6 +234,11 @@ def load_study(
     source = _source(tracking_uri, database_url)
     runs, source = _logged(str(name), source)
     jobs = [run for run in runs if run.is_job]
+    if any(run.tags.get(schema.KIND) == schema.TUNING for run in runs):
+        raise StudyNotFoundError(
+            f"{name} holds the trials of a tuning, which are not compared: see it in MLflow; the "
+            "report of the tuned study says how its arms were tuned"
+        )
     if not jobs:
         maker = "import-paper" if str(name) == schema.PUBLISHED else f"run {name}"
         raise StudyNotFoundError(

@@ -32,11 +32,12 @@ from galaxy_mlflow.config import Study
 from galaxy_mlflow.dispatch import Lost, News, Rules, dispatch
 from galaxy_mlflow.display import Display
 from galaxy_mlflow.home import HOME_VARIABLE
+from galaxy_mlflow.outcomes import BUSY, JobEvent, JobResult
+from galaxy_mlflow.placement import Machine
 from galaxy_mlflow.plan import Plan, select
-from galaxy_mlflow.runner import Machine, look_ahead
+from galaxy_mlflow.runner import look_ahead
 from galaxy_mlflow.schema import JobId
 from galaxy_mlflow.study_file import load_study_file
-from galaxy_mlflow.worker import BUSY, JobEvent, JobResult
 
 MOST_SECONDS, MOST_BYTES = 0.005, 1e9
 EPOCH = 5.0  # made-up seconds

@@ -33,8 +33,9 @@ from galaxy_mlflow.config import Study
 from galaxy_mlflow.display import Display
 from galaxy_mlflow.home import HOME_VARIABLE, Home
 from galaxy_mlflow.machine import hardware, software
+from galaxy_mlflow.placement import Machine
 from galaxy_mlflow.plan import Selection, make_plan
-from galaxy_mlflow.runner import Machine, run_study
+from galaxy_mlflow.runner import run_study
 from galaxy_mlflow.runs import WholeRun
 from galaxy_mlflow.spool import Event, Kind
 from galaxy_mlflow.tracking import MlflowStore

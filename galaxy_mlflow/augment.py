@@ -39,7 +39,11 @@ cv2.setNumThreads(1)  # images are shared out among threads here, not the rows o
 
 
 def augment(
-    images: Tensor, settings: AugmentationSettings, crop: int, generator: torch.Generator
+    images: Tensor,
+    settings: AugmentationSettings,
+    crop: int,
+    generator: torch.Generator,
+    among: tuple[int, int] | None = None,
 ) -> Tensor:
     """Draw a random view of each image, in one resample.
 
@@ -54,13 +58,18 @@ def augment(
         Pixels a side of the views, at most `side`.
     generator : torch.Generator
         On the CPU, so that a seed gives the same views on every device.
+    among : (int, int), optional
+        Where the images begin in a batch, and its size: views are drawn for all of it. None: they
+        are the batch.
 
     Returns
     -------
     Tensor, uint8, shape (n, crop, crop, 3)
         On the device of `images`.
     """
-    affine = draw_views(len(images), images.shape[1] - crop, settings, generator)
+    start, whole = among or (0, len(images))
+    affine = draw_views(whole, images.shape[1] - crop, settings, generator)
+    affine = affine[start : start + len(images)]
     return resample(images, affine, crop, settings.corners)
 
 

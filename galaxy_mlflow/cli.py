@@ -21,6 +21,7 @@ from galaxy_mlflow import (
     cli_runs,
     cli_status,
     cli_storage,
+    cli_tune,
 )
 from galaxy_mlflow.errors import ConfigError, GalaxyError, ServerError, did_you_mean
 from galaxy_mlflow.options import (
@@ -63,7 +64,8 @@ app.add_typer(cli_data.app, name="data")
 app.add_typer(cli_accounts.app, name="user")
 app.add_typer(cli_checkpoint.app, name="checkpoint")
 app.add_typer(cli_import.app, name="import")
-for command in (cli_runs.run, cli_runs.plan, cli_status.status, cli_runs.sync):
+for command in (cli_runs.run, cli_runs.plan, cli_runs.prepare, cli_tune.tune, cli_status.status,
+                cli_runs.sync):  # fmt: skip
     app.command()(command)
 app.command()(cli_predict.predict)
 for command in (cli_machine.server, cli_machine.doctor, cli_storage.storage):
@@ -79,7 +81,7 @@ def demo(
 
     Example: galaxy-mlflow demo
     """
-    from galaxy_mlflow.runner import Machine
+    from galaxy_mlflow.placement import Machine
 
     code = cli_runs.train(*read_study("demo", None, None, None), Machine(jobs=jobs))
     if code:

@@ -1,9 +1,9 @@
-"""`galaxy-mlflow run plan sync`: the runs of a study."""
+"""`galaxy-mlflow run plan prepare sync`: the runs of a study."""
 
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
@@ -15,6 +15,8 @@ from galaxy_mlflow.options import (
     EngineOption,
     FailuresOption,
     JobsOption,
+    OfflineOption,
+    PartOption,
     PatienceOption,
     ReplaceOption,
     RetryOption,
@@ -31,10 +33,11 @@ from galaxy_mlflow.options import (
 
 if TYPE_CHECKING:
     from galaxy_mlflow.config import Study
+    from galaxy_mlflow.placement import Machine
     from galaxy_mlflow.plan import Selection
-    from galaxy_mlflow.runner import Machine
 
 INTERRUPTED = 130
+STOPPED = "stopped; nothing is lost: call the same command again to go on"
 ENGINES = ("local", "ray")
 
 
@@ -43,6 +46,7 @@ def run(
     override: SetOption = None,
     splits: SplitsOption = None,
     arms: ArmsOption = None,
+    part: PartOption = None,
     jobs: JobsOption = 1,
     threads: ThreadsOption = None,
     device: DeviceOption = "auto",
@@ -53,23 +57,30 @@ def run(
     skip_bad: SkipBadOption = False,
     retry_failed: RetryOption = False,
     replace_runs: ReplaceOption = False,
+    offline: OfflineOption = False,
 ) -> None:
     """Train what is left of a study; call it again to go on.
 
     Example: galaxy-mlflow run experiments/csv.toml --splits 0-2 --set arm.scratch.epochs=10
     """
     from galaxy_mlflow.dispatch import Rules
-    from galaxy_mlflow.runner import Machine
+    from galaxy_mlflow.placement import Machine
 
-    settings, wanted = read_study(study, override, splits, arms)
+    if offline:
+        _require_offline(engine, replace_runs)
+    settings, wanted = read_study(study, override, splits, arms, part)
+    if not wanted.splits:
+        say(f"{settings.name}: part {part} has no split: nothing to do")
+        return
     wanted = replace(wanted, retry_failed=retry_failed, replace=replace_runs)
     machine = Machine(
         jobs,
         threads,
         device,
         skip_bad,
-        _engine(engine, jobs, address),
+        engine_of(engine, jobs, address),
         address,
+        offline,
         Rules(failures=max_failures, patience=60 * patience),
     )
     raise typer.Exit(train(settings, wanted, machine))
@@ -89,7 +100,8 @@ def plan(
     """
     from galaxy_mlflow.display import Display
     from galaxy_mlflow.estimate import estimate
-    from galaxy_mlflow.runner import Machine, look_ahead
+    from galaxy_mlflow.placement import Machine
+    from galaxy_mlflow.runner import look_ahead
 
     settings, wanted = read_study(study, override, splits, arms)
     wanted = replace(wanted, retry_failed=retry_failed)
@@ -104,6 +116,41 @@ def plan(
     say(f"to do: {cost.runs} runs, {cost.epochs:,} epochs, {cost.images:,} images")
     say(f"about {cost.hours:.2g} hours on this machine's CPU, one run at a time")
     say(f"about {cost.gigabytes:.2g} GB of checkpoints on the server")
+
+
+def prepare(
+    study: StudyArgument,
+    override: SetOption = None,
+    splits: SplitsOption = None,
+    arms: ArmsOption = None,
+    skip_bad: SkipBadOption = False,
+    features: Annotated[
+        bool, typer.Option("--features", help="Also compute features of frozen backbones, on CPU.")
+    ] = False,
+) -> None:
+    """Have here what training needs of the network, so that `run --offline` needs none.
+
+    That is decoded images, initial weights, and a note of the runs that the server has.
+
+    Example: galaxy-mlflow prepare experiments/paper.toml
+    """
+    from galaxy_mlflow.display import Display
+    from galaxy_mlflow.placement import Machine
+    from galaxy_mlflow.runner import compute_features, make_ready
+
+    settings, wanted = read_study(study, override, splits, arms)
+    display, machine = Display(console()), Machine(skip_bad=skip_bad)
+    try:
+        ready = make_ready(settings, wanted, machine, display)
+        if features:
+            compute_features(ready, wanted.arms, "cpu", display)
+    except KeyboardInterrupt:
+        complain(STOPPED)
+        raise typer.Exit(INTERRUPTED) from None
+    say(f"images:  {ready.data.labels.size:,} decoded")
+    for arm, file in ready.weights.items():
+        say(f"weights: {arm}: {file or settings.arm[arm].weights}")
+    say(f"{settings.name}: ready for galaxy-mlflow run --offline with this home")
 
 
 def sync() -> None:
@@ -122,7 +169,7 @@ def sync() -> None:
     raise typer.Exit(0 if complete else 1)
 
 
-def _engine(name: str, jobs: int, address: str | None) -> Literal["local", "ray"]:
+def engine_of(name: str, jobs: int, address: str | None) -> Literal["local", "ray"]:
     """Read `--engine`, and refuse options of the other one."""
     if name == "ray":
         if jobs != 1:
@@ -135,16 +182,41 @@ def _engine(name: str, jobs: int, address: str | None) -> Literal["local", "ray"
     return "local"
 
 
+def _require_offline(engine: str, replace_runs: bool) -> None:
+    """Refuse what cannot be done without asking anybody."""
+    if engine != "local":
+        raise ConfigError("--offline: Ray's machines ask the server: give --engine local")
+    if replace_runs:
+        raise ConfigError("--offline: --replace deletes runs on the server, which is not asked")
+
+
+def _tell_of_spool(study: str) -> None:
+    """Say how what was trained offline comes to the server."""
+    from galaxy_mlflow.home import Home
+    from galaxy_mlflow.known import waiting_runs
+    from galaxy_mlflow.tracking import shown
+
+    home = Home.default()
+    waiting = waiting_runs(home, study)
+    if waiting:
+        say(f"{waiting} runs in the spool of {home.path} are for {shown(home.tracking_uri)}")
+        say("where that can be reached, send them with the same settings: galaxy-mlflow sync")
+
+
 def train(study: Study, wanted: Selection, machine: Machine) -> int:
     """Train what is left of a study and say what came of it; return the exit code."""
     from galaxy_mlflow.display import Display
+    from galaxy_mlflow.processes import TERMINATED, Terminated, sigterm_like_ctrl_c
     from galaxy_mlflow.runner import run_study
 
     try:
-        outcome = run_study(study, wanted, machine, Display(console()))
-    except KeyboardInterrupt:
-        complain("stopped; nothing is lost: call the same command again to go on")
-        return INTERRUPTED
+        with sigterm_like_ctrl_c():
+            outcome = run_study(study, wanted, machine, Display(console()))
+    except KeyboardInterrupt as stop:
+        complain(STOPPED)
+        return TERMINATED if isinstance(stop, Terminated) else INTERRUPTED
+    if machine.offline:
+        _tell_of_spool(study.name)
     counts = outcome.counts()
     if not outcome.results:
         say(f"{study.name}: nothing to do: {counts}")

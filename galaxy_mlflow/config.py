@@ -8,6 +8,7 @@ from __future__ import annotations
 import hashlib
 import json
 from functools import lru_cache
+from itertools import chain, islice
 from pathlib import Path
 from typing import Any, Literal, Self
 
@@ -16,9 +17,19 @@ from pydantic import Field, ValidationInfo, field_validator, model_validator
 from galaxy_mlflow.data_settings import DataSettings, SimulatedData
 from galaxy_mlflow.errors import did_you_mean
 from galaxy_mlflow.files import sha256_of
+from galaxy_mlflow.recipe import (
+    BatchSize,
+    LearningRate,
+    Momentum,
+    Optimizer,
+    Schedule,
+    WarmupEpochs,
+    WeightDecay,
+)
 from galaxy_mlflow.schema import STUDY_NAME
 from galaxy_mlflow.settings import Count, Fraction, Seed, Settings
 from galaxy_mlflow.timm_names import check_name, is_timm
+from galaxy_mlflow.tune_settings import TunedSettings, TuneSettings
 
 
 class SplitSettings(Settings):
@@ -91,13 +102,31 @@ class CheckpointSettings(Settings):
 class ResourceSettings(Settings):
     """What one job takes of a machine; `--engine ray` places jobs by it. None: measured.
 
-    It decides where and when a run is trained, not what comes out; only `cpus` is also the number
-    of processor threads where `--threads` is not given.
+    It decides where and when a run is trained, not what comes out (but for rounding, by `ranks`);
+    only `cpus` is also the number of processor threads where `--threads` is not given.
     """
 
+    ranks: Count | None = None  # processes that train a run together; None: one, or one a GPU
     cpus: Count | None = None
     gpus: float | None = Field(default=None, ge=0)  # 0.25: four jobs share a GPU
     memory_gb: float | None = Field(default=None, gt=0)  # of main memory
+
+    def ranks_on(self, device: str) -> int:
+        """Return the number of processes of one job on a kind of device."""
+        if self.ranks is not None:
+            return self.ranks
+        return max(1, int(self.gpus or 0)) if device.startswith("cuda") else 1
+
+    @model_validator(mode="after")
+    def _a_gpu_each(self) -> Self:
+        ranks, gpus = self.ranks, self.gpus
+        shares_one = ranks == 1 and gpus is not None and gpus < 1
+        if ranks is not None and gpus and gpus != ranks and not shares_one:
+            raise ValueError(
+                f"ranks = {ranks} takes as many whole GPUs, and gpus is {gpus:g}: "
+                "leave one of them out, or give both alike"
+            )
+        return self
 
     @field_validator("gpus")
     @classmethod
@@ -117,13 +146,13 @@ class ArmSettings(Settings):
     normalize: bool = True  # ImageNet mean and standard deviation; the paper did not
     n_labels: int | None = Field(default=None, ge=2)  # for training and validation; None: all
     epochs: int = Field(default=20, ge=1, le=1_000_000)
-    batch_size: int = Field(default=64, ge=2)
-    optimizer: Literal["sgd", "adam", "adamw"] = "sgd"
-    learning_rate: float = Field(default=0.01, gt=0, le=100)
-    momentum: float = Field(default=0.9, ge=0, lt=1)  # sgd only
-    weight_decay: float = Field(default=0.0, ge=0)
-    schedule: Literal["constant", "cosine"] = "constant"
-    warmup_epochs: int = Field(default=0, ge=0)
+    batch_size: BatchSize = 64
+    optimizer: Optimizer = "sgd"
+    learning_rate: LearningRate = 0.01
+    momentum: Momentum = 0.9
+    weight_decay: WeightDecay = 0.0
+    schedule: Schedule = "constant"
+    warmup_epochs: WarmupEpochs = 0
     precision: Literal["fp32", "bf16"] = "fp32"
     channels_last: bool = True
 
@@ -206,6 +235,8 @@ class Study(Settings):
     fractal: FractalSettings = FractalSettings()
     checkpoints: CheckpointSettings = CheckpointSettings()
     resources: ResourceSettings = ResourceSettings()
+    tune: TuneSettings = TuneSettings()
+    tuned: dict[str, TunedSettings] = Field(default_factory=dict)  # by arm; written by `tune`
     arm: dict[str, ArmSettings] = Field(min_length=1)
 
     @field_validator("arm")
@@ -222,6 +253,45 @@ class Study(Settings):
         if isinstance(self.data, SimulatedData) and n_test is not None and n_test >= self.data.n:
             raise ValueError(f"splits.n_test is {n_test}, but data.n is only {self.data.n}")
         return self
+
+    @model_validator(mode="after")
+    def _ranks_have_images(self) -> Self:
+        ranks = self.resources.ranks_on("cuda")
+        small = [name for name, arm in self.arm.items() if arm.batch_size < ranks]
+        if small:
+            raise ValueError(
+                f"{ranks} ranks share each batch, and arm {small[0]} has batch_size "
+                f"{self.arm[small[0]].batch_size}: give fewer ranks or a larger batch"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _tuning_fits(self) -> Self:
+        longest = self.tune.space.largest("warmup_epochs")
+        for name, arm in self.arm.items():
+            if 0 < longest >= arm.epochs:
+                raise ValueError(
+                    f"tune.space.warmup_epochs goes up to {longest:g}, and arm {name!r} trains "
+                    f"for {arm.epochs} epochs"
+                )
+        for name, tuned in self.tuned.items():
+            if name not in self.arm:
+                raise ValueError(f"tuned.{name}: no such arm{did_you_mean(name, self.arm)}")
+            _require_chosen(name, self.arm[name], tuned)
+        return self
+
+    @property
+    def tuning_splits(self) -> tuple[int, ...]:
+        """Splits whose training and validation parts the arms are tuned on.
+
+        Where they are not named, they are the first that the study has not: then each of its own
+        is alike, in images that tuning saw, and in that no run repeats a trial.
+        """
+        if isinstance(self.tune.splits, list):
+            return tuple(self.tune.splits)
+        own, last = self.splits.wanted, 100 if self.splits.recipe == "paper" else 1_000_000
+        candidates = chain(range(own.stop, last), range(own.start), own)
+        return tuple(islice(candidates, self.tune.splits))
 
     @property
     def validates(self) -> bool:
@@ -255,6 +325,16 @@ class Study(Settings):
     def config_hash(self, arm: str) -> str:
         """Return the sha256 of `arm_params`."""
         return hashlib.sha256(_text(self.arm_params(arm)).encode()).hexdigest()
+
+
+def _require_chosen(name: str, arm: ArmSettings, tuned: TunedSettings) -> None:
+    """Refuse settings that are not those which tuning chose: the record would be false."""
+    for key, value in tuned.chosen.items():
+        if getattr(arm, key, None) != value:
+            raise ValueError(
+                f"arm {name!r}: {key} is {getattr(arm, key, None)!r}, and [tuned.{name}] says that "
+                f"{value!r} was chosen: mend one of them, or take [tuned.{name}] out"
+            )
 
 
 @lru_cache

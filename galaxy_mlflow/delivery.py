@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from galaxy_mlflow import schema
 from galaxy_mlflow.display import Display
 from galaxy_mlflow.errors import (
     ClaimLostError,
@@ -12,6 +11,7 @@ from galaxy_mlflow.errors import (
     SpoolError,
 )
 from galaxy_mlflow.home import Home
+from galaxy_mlflow.known import note_runs
 from galaxy_mlflow.sinks import Courier
 from galaxy_mlflow.spool import Spool, spools_under
 from galaxy_mlflow.tidy import tidy
@@ -21,12 +21,18 @@ from galaxy_mlflow.tracking import MlflowStore
 def sync_spools(home: Home, store: MlflowStore, display: Display) -> bool:
     """Send what earlier runs left in the spool; return whether everything arrived.
 
+    What the server has then is noted before anything goes: `run --offline` must train nothing
+    twice.
+
     Raises
     ------
     ServerError
         The server cannot be reached; everything is kept.
     """
-    arrived = [_sync(Spool(folder), store, display) for folder in spools_under(home.spool_here)]
+    folders = spools_under(home.spool_here)
+    arrived = [_sync(Spool(folder), store, display) for folder in folders]
+    for study in sorted({folder.relative_to(home.spool_here).parts[0] for folder in folders}):
+        note_runs(store, study)
     tidy(home, store)
     return all(arrived)
 
@@ -57,8 +63,6 @@ def _deliver(spool: Spool, store: MlflowStore, display: Display) -> bool:
                 while store.news:
                     display.say(store.news.popleft())
             display.say(f"{job.study} {job.run_name}: {waiting - spool.waiting} records sent")
-        if spool.ended == schema.FINISHED and not spool.waiting:
-            spool.discard()
         return not spool.waiting
     finally:
         spool.release()

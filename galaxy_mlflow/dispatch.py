@@ -11,8 +11,8 @@ from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
+from galaxy_mlflow.outcomes import BUSY, STOPPED, JobEvent, JobResult, Report
 from galaxy_mlflow.schema import JobId
-from galaxy_mlflow.worker import BUSY, STOPPED, JobEvent, JobResult, Report
 
 _TICK = 1.0  # seconds: the longest wait for news
 

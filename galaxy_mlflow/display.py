@@ -24,9 +24,9 @@ from galaxy_mlflow import schema
 from galaxy_mlflow.schema import JobId
 
 if TYPE_CHECKING:  # a report shows progress too, where there is no torch
+    from galaxy_mlflow.outcomes import JobEvent, JobResult
     from galaxy_mlflow.plan import Plan
     from galaxy_mlflow.prepare import Progress as Step
-    from galaxy_mlflow.worker import JobEvent, JobResult
 
 _MOST_BARS = 12
 """Of jobs at once: a hundred machines have more of them than a screen has lines."""

@@ -62,7 +62,8 @@ def _device() -> Finding:
     import torch
 
     if torch.cuda.is_available():
-        return Finding("device", torch.cuda.get_device_name())
+        names = [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]
+        return Finding("device", ", ".join(names))
     return Finding("device", "cpu (no GPU found; runs are slower, nothing else changes)")
 
 

@@ -115,15 +115,17 @@ class SumMeter:
         return whole_sum([part.joules() for part in self.parts])
 
 
-def meter_of(device: str) -> EnergyMeter | None:
-    """Return the counter of what a run on a torch device uses, or None where there is none.
+def meter_of(*devices: str) -> EnergyMeter | None:
+    """Return the counter of what a run on these torch devices uses, or None where there is none.
 
-    A run on a GPU whose counter cannot be read has none: its processor alone would flatter it.
+    A run on a GPU whose counter cannot be read has none: its processor alone would flatter it. So
+    has a run on several GPUs of which one cannot be read.
     """
-    kind = torch.device(device).type
-    if kind == "cuda":
-        return readable_sum(GpuMeter(_uuid(device)), ProcessorMeter(POWERCAP))
-    return readable_sum(ProcessorMeter(POWERCAP)) if kind == "cpu" else None
+    kinds = {torch.device(device).type for device in devices}
+    if kinds == {"cuda"}:
+        gpus = [GpuMeter(uuid) for uuid in dict.fromkeys(map(_uuid, devices))]
+        return readable_sum(SumMeter(tuple(gpus)), ProcessorMeter(POWERCAP))
+    return readable_sum(ProcessorMeter(POWERCAP)) if kinds == {"cpu"} else None
 
 
 def readable_sum(first: EnergyMeter, *others: EnergyMeter) -> EnergyMeter | None:

@@ -15,13 +15,17 @@ from dataclasses import dataclass, field
 from multiprocessing import get_context
 from multiprocessing.connection import Connection, wait
 from multiprocessing.context import SpawnProcess
+from typing import Any
 
 from galaxy_mlflow.dispatch import Lost, News
+from galaxy_mlflow.outcomes import JobEvent, JobResult, Report
 from galaxy_mlflow.processes import ctrl_c_held_back, hear_ctrl_c, watch_parent
 from galaxy_mlflow.schema import JobId
-from galaxy_mlflow.worker import JobEvent, JobSpec, Report, run_job
+from galaxy_mlflow.worker import run_job
 
-SpecOf = Callable[[JobId], JobSpec]
+SpecOf = Callable[[JobId], Any]
+"""Returns what a worker needs for a job: a `JobSpec`, or what else its body trains."""
+Body = Callable[[Connection], None]
 _GOODBYE = 20.0  # seconds that workers have to close their records after Ctrl-C
 
 
@@ -46,20 +50,28 @@ class OwnProcess:
         if self._job is None:
             time.sleep(timeout)
             return []
-        result = run_job(self._spec_of(self._job), self._report)
+        result = self._train(self._job)
         self._job = None
         return [result]
+
+    def _train(self, job: JobId) -> JobResult:
+        return run_job(self._spec_of(job), self._report)
 
     def stop(self) -> None:
         """Do nothing: a job in training has closed its record before Ctrl-C gets here."""
 
 
 class Processes:
-    """Trains several jobs at once, each in a process of its own."""
+    """Trains several jobs at once, each in a process of its own.
 
-    def __init__(self, spec_of: SpecOf, processes: int) -> None:
+    Parameters
+    ----------
+    body : of a process, given its end of the pipe; None: it trains runs
+    """
+
+    def __init__(self, spec_of: SpecOf, processes: int, body: Body | None = None) -> None:
         self._spec_of = spec_of
-        self._workers = [_Worker() for _ in range(processes)]
+        self._workers = [_Worker(body or _serve) for _ in range(processes)]
 
     def room(self) -> int:
         """Return the number of idle processes."""
@@ -88,6 +100,7 @@ class Processes:
 class _Worker:
     """One child process and the job it has."""
 
+    body: Body
     job: JobId | None = None
     process: SpawnProcess = field(init=False)
     pipe: Connection = field(init=False)
@@ -98,12 +111,12 @@ class _Worker:
     def _start(self) -> None:
         context = get_context("spawn")
         self.pipe, theirs = context.Pipe()
-        self.process = context.Process(target=_serve, args=(theirs,), daemon=True)
+        self.process = context.Process(target=self.body, args=(theirs,), daemon=True)
         with ctrl_c_held_back():  # until the child has loaded, Ctrl-C is its parent's business
             self.process.start()
         theirs.close()
 
-    def give(self, spec: JobSpec) -> None:
+    def give(self, spec: Any) -> None:
         self.job = spec.job
         with suppress(OSError):  # it died idle: its end of the pipe will tell
             self.pipe.send(spec)
@@ -143,7 +156,12 @@ class _Worker:
 
 
 def _serve(pipe: Connection) -> None:
-    """Train jobs from a pipe until it closes; the body of a worker process."""
+    """Train runs from a pipe until it closes; the body of a worker process."""
+    serve(pipe, run_job)
+
+
+def serve(pipe: Connection, train: Callable[[Any, Report], JobResult]) -> None:
+    """Train what comes from a pipe, one after another, until it closes."""
     hear_ctrl_c()
     watch_parent()  # a run may end at any moment: it resumes
 
@@ -156,6 +174,6 @@ def _serve(pipe: Connection) -> None:
     try:
         while True:
             spec = pipe.recv()
-            pipe.send(run_job(spec, report))
+            pipe.send(train(spec, report))
     except (EOFError, OSError, KeyboardInterrupt):
         return

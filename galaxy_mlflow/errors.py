@@ -17,6 +17,7 @@ GalaxyError                    the base; the command line prints it and exits wi
 └── RunError                   exit 1: a run could not be trained to its end
     ├── DivergedError          the loss became NaN or infinite
     ├── CheckpointError        a checkpoint is missing, damaged or of another run
+    ├── RankLostError          one of the processes that train a run together died
     ├── SpoolError             the local record of a run is damaged
     ├── FailedThereError       another worker marked this run failed
     └── ClaimLostError         another worker owns this run
@@ -97,6 +98,10 @@ class DivergedError(RunError):
 
 class CheckpointError(RunError):
     """A checkpoint is missing, damaged, or belongs to another run."""
+
+
+class RankLostError(RunError):
+    """One of the processes that train a run together died; trying again may help."""
 
 
 class SpoolError(RunError):

@@ -35,6 +35,7 @@ from galaxy_mlflow.splits import Indices
 Progress = Callable[[int, int], None]
 _BATCH: Final = 256
 _VERSION: Final = 1
+_ALL: Final = slice(None)
 
 
 class FeatureFeed(Feed):
@@ -44,10 +45,12 @@ class FeatureFeed(Feed):
         super().__init__(job)
         self._features = np.asarray(features)
 
-    def batch(self, rows: Indices, stream: torch.Generator | None) -> tuple[Tensor, Tensor]:
+    def batch(
+        self, rows: Indices, stream: torch.Generator | None, part: slice = _ALL
+    ) -> tuple[Tensor, Tensor]:
         """Return features, float32 (n, ...), and class numbers, int64 (n,); nothing is drawn."""
-        values = torch.from_numpy(np.take(self._features, rows, axis=0)).to(self._job.device)
-        return _channels_second(values), self.labels(rows)
+        values = torch.from_numpy(np.take(self._features, rows[part], axis=0))
+        return _channels_second(values.to(self._job.device)), self.labels(rows[part])
 
 
 def _channels_second(values: Tensor) -> Tensor:

@@ -11,6 +11,7 @@ from galaxy_mlflow.splits import Indices
 
 _SHARE_OF_FREE = 0.25
 """Of a GPU's free memory, what a run's images may take: others may use the GPU too."""
+_ALL = slice(None)
 
 
 class Feed:
@@ -26,7 +27,9 @@ class Feed:
         self._kept = _on_device(job)
         self._dtype = torch.bfloat16 if job.settings.precision == "bf16" else torch.float32
 
-    def batch(self, rows: Indices, stream: torch.Generator | None) -> tuple[Tensor, Tensor]:
+    def batch(
+        self, rows: Indices, stream: torch.Generator | None, part: slice = _ALL
+    ) -> tuple[Tensor, Tensor]:
         """Return images ready for the network, and their class numbers.
 
         Parameters
@@ -35,6 +38,8 @@ class Feed:
             Of the job's data set.
         stream : torch.Generator, optional
             What random views are drawn from; without one, views are centres.
+        part : slice
+            Of the rows: only these are returned, of views that are drawn for all.
 
         Returns
         -------
@@ -42,12 +47,13 @@ class Feed:
         labels : Tensor, int64 (n,)
         """
         job, crop = self._job, self._job.study.data.crop
-        places = torch.from_numpy(rows).to(job.device)
-        pixels = self._pixels(rows) if self._kept is None else self._kept[places]
+        places = torch.from_numpy(rows[part]).to(job.device)
+        pixels = self._pixels(rows[part]) if self._kept is None else self._kept[places]
         if stream is None:
             views = centre(pixels, crop)
         else:
-            views = augment(pixels, job.study.augmentation, crop, stream)
+            among = (part.indices(len(rows))[0], len(rows))
+            views = augment(pixels, job.study.augmentation, crop, stream, among)
         images = to_network(views, normalise=job.settings.normalize, dtype=self._dtype)
         return images, self._labels[places]
 

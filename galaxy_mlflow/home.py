@@ -74,6 +74,10 @@ class Home:
         """Return the folder of one job's records and checkpoints."""
         return self.spool_here / job.study / f"split-{job.split:03d}" / job.arm
 
+    def note_of(self, study: str) -> Path:
+        """Return the note of what the server in use had of a study (`known.note_runs`)."""
+        return self.path / "known" / self.spool_here.name / f"{study}.json"
+
     @property
     def tracking_uri(self) -> str:
         """`$MLFLOW_TRACKING_URI`, or the default store."""

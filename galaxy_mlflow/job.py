@@ -27,7 +27,13 @@ class Purpose(IntEnum):
 
 @dataclass(frozen=True)
 class TrainingJob:
-    """All that decides what one run computes."""
+    """All that decides what one run computes.
+
+    Attributes
+    ----------
+    device : of this process
+    others : devices of further ranks, each a process, that train the run together with this one
+    """
 
     study: Study
     arm: str
@@ -35,6 +41,12 @@ class TrainingJob:
     data: GalaxyData
     weights_file: Path | None = None
     device: str = "cpu"
+    others: tuple[str, ...] = ()
+
+    @property
+    def devices(self) -> tuple[str, ...]:
+        """Devices of all ranks."""
+        return (self.device, *self.others)
 
     @property
     def settings(self) -> ArmSettings:

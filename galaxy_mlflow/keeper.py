@@ -18,7 +18,7 @@ from galaxy_mlflow.errors import CheckpointError
 from galaxy_mlflow.files import write_bytes
 from galaxy_mlflow.kept import base_of, packed_name
 from galaxy_mlflow.packing import Frame, pack
-from galaxy_mlflow.sinks import MlflowSink
+from galaxy_mlflow.sinks import SpoolSink
 from galaxy_mlflow.spool import Kind, Spool
 
 
@@ -40,7 +40,7 @@ class CheckpointKeeper:
 
     folder: CheckpointFolder
     spool: Spool
-    sink: MlflowSink
+    sink: SpoolSink
     rules: CheckpointSettings
     _thread: ThreadPoolExecutor = field(init=False)
     _work: Future[None] | None = field(init=False, default=None)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import platform
+from collections import Counter
 from functools import lru_cache
 from importlib.metadata import version
 from pathlib import Path
@@ -31,8 +32,34 @@ def device_of(wanted: str) -> str:
     return wanted
 
 
-def hardware(device: str) -> str:
-    """Return the processor or GPU behind a torch device: `Tesla V100-SXM2-32GB`, `..., 2 cores`."""
+def rank_devices(device: str, ranks: int) -> tuple[str, ...]:
+    """Return the devices of a run's ranks: a GPU each, or the processor for all.
+
+    Raises
+    ------
+    ConfigError
+        This machine has fewer GPUs.
+    """
+    if ranks == 1 or device == "cpu":
+        return (device,) * ranks
+    there = torch.cuda.device_count()
+    if device != "cuda" or there < ranks:
+        raise ConfigError(
+            f"ranks = {ranks} takes as many GPUs, and --device {device} has "
+            f"{there if device == 'cuda' else 1} here: set resources.ranks, or give --device cpu"
+        )
+    return tuple(f"cuda:{i}" for i in range(ranks))
+
+
+def hardware(*devices: str) -> str:
+    """Return the processor or GPUs behind devices: `2 x Tesla V100-SXM2-32GB`, `..., 2 cores`."""
+    names = Counter(map(_hardware, devices))
+    if devices[0] == "cpu":
+        return next(iter(names))
+    return ", ".join(f"{n} x {name}" if n > 1 else name for name, n in names.items())
+
+
+def _hardware(device: str) -> str:
     if device.startswith("cuda"):
         return torch.cuda.get_device_name(torch.device(device))
     return f"{_processor()}, {os.cpu_count()} cores"

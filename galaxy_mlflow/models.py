@@ -227,15 +227,19 @@ def _load_initial(model: nn.Module, arm: ArmSettings, crop: int, weights_file: P
     load_backbone(model, state, str(weights_file), with_last=kind in ("file", "run"))
 
 
+def imagenet_file(name: str) -> Path:
+    """Return where torchvision keeps an architecture's ImageNet weights; WeightsError: no such."""
+    if not list(get_model_weights(name)):
+        raise WeightsError(f"torchvision has no ImageNet weights for {name}")
+    url: str = get_model_weights(name).DEFAULT.url
+    return Path(torch.hub.get_dir()) / "checkpoints" / url.rpartition("/")[2]
+
+
 def _imagenet_state(name: str, crop: int) -> State:
     """Return an architecture's own weights, from the cache of its hub or the network."""
     if is_timm(name):
         return timm_imagenet_state(name, crop)
-    choices = list(get_model_weights(name))
-    if not choices:
-        raise WeightsError(f"torchvision has no ImageNet weights for {name}")
-    weights = get_model_weights(name).DEFAULT
-    file = Path(torch.hub.get_dir()) / "checkpoints" / weights.url.rpartition("/")[2]
+    file, weights = imagenet_file(name), get_model_weights(name).DEFAULT
     try:
         model: nn.Module = get_model(name, weights=weights, progress=False)
     except Exception as error:  # the hub lets errors of sockets, files, hashes and pickles through

@@ -22,6 +22,13 @@ SplitsOption = Annotated[
     str | None, typer.Option(metavar="0-4,7", help="Only these splits, both ends included.")
 ]
 ArmsOption = Annotated[str | None, typer.Option(metavar="A,B", help="Only these arms.")]
+PartOption = Annotated[
+    str | None,
+    typer.Option(metavar="I/N", help="Only this share of the splits; I goes from 0 to N - 1."),
+]
+OfflineOption = Annotated[
+    bool, typer.Option("--offline", help="Ask no server; galaxy-mlflow sync sends what is spooled.")
+]
 SkipBadOption = Annotated[
     bool, typer.Option("--skip-bad", help="Go on without images that cannot be used.")
 ]
@@ -107,11 +114,15 @@ def say(text: str) -> None:
 
 
 def read_study(
-    study: str, override: list[str] | None, splits: str | None, arms: str | None
+    study: str,
+    override: list[str] | None,
+    splits: str | None,
+    arms: str | None,
+    part: str | None = None,
 ) -> tuple[Study, Selection]:
     """Read a study file with its overrides, and the part of it that is wanted."""
     from galaxy_mlflow.plan import select
     from galaxy_mlflow.study_file import load_study_file
 
     settings = load_study_file(study, override or [])
-    return settings, select(settings, splits, arms)
+    return settings, select(settings, splits, arms, part)

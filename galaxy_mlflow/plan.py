@@ -5,14 +5,24 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
 from galaxy_mlflow import schema
 from galaxy_mlflow.config import Study
 from galaxy_mlflow.errors import ConfigError, did_you_mean
-from galaxy_mlflow.runs import ListedRun, refuse_conflict
+from galaxy_mlflow.runs import ListedRun, RunRecord, refuse_conflict
 from galaxy_mlflow.schema import JobId
 from galaxy_mlflow.status import MISSING
-from galaxy_mlflow.tracking import MlflowStore
+
+
+class Runs(Protocol):
+    """Something that knows which runs there are: the server, or this home by itself."""
+
+    def listing(self, study: str) -> Iterable[ListedRun]:
+        """Return the runs of a study, those that count first."""
+
+    def find(self, job: JobId) -> RunRecord | None:
+        """Return a job's run with its settings."""
 
 
 @dataclass(frozen=True)
@@ -57,8 +67,10 @@ class Plan:
         return Counter(run.status for run in self.runs)
 
 
-def select(study: Study, splits: str | None, arms: str | None) -> Selection:
-    """Read `--splits 0-4,7` and `--arms a,b`; None means all.
+def select(
+    study: Study, splits: str | None, arms: str | None, part: str | None = None
+) -> Selection:
+    """Read `--splits 0-4,7`, `--arms a,b` and `--part 0/10`; None means all.
 
     Raises
     ------
@@ -78,7 +90,26 @@ def select(study: Study, splits: str | None, arms: str | None) -> Selection:
         if name not in study.arm:
             near = did_you_mean(name, study.arm)
             raise ConfigError(f"--arms: no arm {name!r}{near}; known: {', '.join(study.arm)}")
-    return Selection(numbers, [name for name in study.arm if name in names])
+    share = share_of(numbers, part) if part is not None else numbers
+    return Selection(share, [name for name in study.arm if name in names])
+
+
+def share_of(splits: Sequence[int], part: str) -> list[int]:
+    """Return the splits of part `I/N`, I from 0: each split is in one part, with all its arms.
+
+    Parts differ by one split at most; where there are more parts than splits, the last are empty.
+
+    Raises
+    ------
+    ConfigError
+        The text is no part.
+    """
+    index, slash, parts = part.partition("/")
+    if not (slash and index.isdecimal() and parts.isdecimal()):
+        raise ConfigError(f"--part {part}: expected I/N, such as 0/10 for the first of ten parts")
+    if int(index) >= int(parts):
+        raise ConfigError(f"--part {part}: in I/N, I goes from 0 to N - 1")
+    return list(splits)[int(index) :: int(parts)]
 
 
 def parse_splits(text: str) -> list[int]:
@@ -100,7 +131,7 @@ def parse_splits(text: str) -> list[int]:
     return sorted(numbers)
 
 
-def make_plan(study: Study, data_hash: str, store: MlflowStore, wanted: Selection) -> Plan:
+def make_plan(study: Study, data_hash: str, store: Runs, wanted: Selection) -> Plan:
     """Ask the server what is done, and return what is wanted.
 
     With `wanted.replace`, runs of other settings or other data are planned to be replaced; nothing
@@ -141,7 +172,7 @@ def _hashes_of(run: ListedRun) -> dict[str, str]:
     return {schema.CONFIG_HASH: run.config_hash, schema.DATA_HASH: run.data_hash}
 
 
-def _show_conflict(study: Study, job: JobId, hashes: Mapping[str, str], store: MlflowStore) -> None:
+def _show_conflict(study: Study, job: JobId, hashes: Mapping[str, str], store: Runs) -> None:
     """Raise the error that shows how the run on the server differs; a listing knows too little."""
     record = store.find(job)
     if record is not None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -12,7 +13,9 @@ from numpy.typing import NDArray
 from galaxy_mlflow.cache import GalaxyData, open_data
 from galaxy_mlflow.config import ArmSettings, Study
 from galaxy_mlflow.contact_sheet import save_contact_sheet
+from galaxy_mlflow.errors import WeightsError
 from galaxy_mlflow.home import Home
+from galaxy_mlflow.known import KnownRuns
 from galaxy_mlflow.splits import (
     Split,
     SplitRule,
@@ -20,6 +23,7 @@ from galaxy_mlflow.splits import (
     sparse_parts,
     with_few_labels,
 )
+from galaxy_mlflow.timm_names import is_timm
 from galaxy_mlflow.tracking import MlflowStore
 
 Progress = Callable[[int, int], None]
@@ -139,7 +143,10 @@ def first_of_each(data: GalaxyData, count: int) -> NDArray[np.int64]:
 
 
 def prepare_weights(
-    study: Study, arms: Sequence[str], store: MlflowStore, progress: Progress | None = None
+    study: Study,
+    arms: Sequence[str],
+    store: MlflowStore | KnownRuns,
+    progress: Progress | None = None,
 ) -> dict[str, Path | None]:
     """Return each arm's file of initial weights, made or fetched where that is needed.
 
@@ -160,6 +167,28 @@ def prepare_weights(
     return files
 
 
+def require_imagenet_here(study: Study, arms: Sequence[str]) -> None:
+    """Refuse weights that a hub would be asked for; timm's own hub is kept from asking.
+
+    Raises
+    ------
+    WeightsError
+        ImageNet weights of an arm are not on this machine.
+    """
+    from galaxy_mlflow.models import imagenet_file
+
+    os.environ["HF_HUB_OFFLINE"] = "1"  # it asks even for what it has
+    for arm in (study.arm[name] for name in arms):
+        if arm.weights != "imagenet" or is_timm(arm.architecture):
+            continue
+        file = imagenet_file(arm.architecture)
+        if not file.is_file():
+            raise WeightsError(
+                f"{file}: the ImageNet weights of {arm.architecture} are not on this machine: call "
+                "galaxy-mlflow prepare where there is a route to the internet, or put them there"
+            )
+
+
 def prepare_features(
     prepared: Prepared, arms: Sequence[str], home: Home, device: str, progress: Progress | None
 ) -> None:
@@ -175,7 +204,7 @@ def prepare_features(
 
 
 def _weights_file(
-    study: Study, arm: ArmSettings, store: MlflowStore, progress: Progress | None
+    study: Study, arm: ArmSettings, store: MlflowStore | KnownRuns, progress: Progress | None
 ) -> Path | None:
     kind, _, rest = arm.weights.partition(":")
     if kind == "fractal":

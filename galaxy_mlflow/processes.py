@@ -1,4 +1,4 @@
-"""Child processes: how many, deaf to Ctrl-C while they start, and gone when their parent is."""
+"""Processes and what stops them: Ctrl-C, SIGTERM, and the end of their parent."""
 
 from __future__ import annotations
 
@@ -14,28 +14,54 @@ from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from importlib import import_module
+from pathlib import Path
 from types import FrameType
 from typing import Any
 
 from galaxy_mlflow.errors import ServerError
 
+TERMINATED = 128 + signal.SIGTERM
+"""The exit code of a command that SIGTERM stopped, as shells have it."""
+LAST_MOMENT = 25
+"""Seconds after SIGTERM in which a process has to close its records; then the system ends it."""
 _SET_PARENT_DEATH_SIGNAL = 1  # PR_SET_PDEATHSIG of Linux's prctl
+_CPU_MAX = Path("/sys/fs/cgroup/cpu.max")
+"""What a container may use of its machine's processors: quota and period (Linux, cgroup v2)."""
+_STOPS = {signal.SIGINT, signal.SIGTERM}
+
+
+class Terminated(KeyboardInterrupt):
+    """SIGTERM came, from a batch system or a container's: stop as by Ctrl-C."""
 
 
 def available_cores() -> int:
-    """Return the number of processor cores this process may use."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
+    """Return the number of processor cores this process may use, at least 1.
+
+    A container's limit counts too, rounded down: Kubernetes lets a pod see all cores of its
+    machine, and slows it down when it uses more than its limit.
+    """
+    if not hasattr(os, "sched_getaffinity"):
+        return os.cpu_count() or 1
+    cores = len(os.sched_getaffinity(0))
+    return max(1, min(cores, _quota(cores)))
+
+
+def _quota(otherwise: int) -> int:
+    """Return how many cores the container's quota comes to, or the other number without one."""
+    try:
+        quota, period = _CPU_MAX.read_text().split()
+        return int(quota) // int(period)
+    except (OSError, ValueError):  # no such file, or `max`: no limit
+        return otherwise
 
 
 @contextmanager
 def ctrl_c_held_back() -> Iterator[None]:
     """Start processes that Ctrl-C does not reach, from their birth on: they inherit the mask.
 
-    It reaches this process at the end of the context.
+    It reaches this process at the end of the context. The same goes for SIGTERM.
     """
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, _STOPS)
     try:
         yield
     finally:
@@ -43,13 +69,30 @@ def ctrl_c_held_back() -> Iterator[None]:
 
 
 def hear_ctrl_c() -> None:
-    """Have Ctrl-C reach this process again, as KeyboardInterrupt, once.
+    """Have Ctrl-C and SIGTERM reach this process again, as KeyboardInterrupt, once.
 
-    A terminal sends it to parent and children alike, and the parent asks its children to stop: the
-    second time, a child is closing its records already.
+    A terminal, or Slurm, sends it to parent and children alike, and the parent asks its children
+    to stop: the second time, a child is closing its records already.
     """
-    signal.signal(signal.SIGINT, _interrupt_once)
-    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
+    for number in _STOPS:
+        signal.signal(number, _interrupt_once)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, _STOPS)
+
+
+@contextmanager
+def sigterm_like_ctrl_c() -> Iterator[None]:
+    """Have SIGTERM raise `Terminated`, once, and end this process for sure soon after.
+
+    Batch systems send it more than once. In another thread than the first one, nothing changes.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGTERM, _interrupt_once)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def run_apart(module: str, function: str, *arguments: Any) -> Any:
@@ -86,15 +129,18 @@ def watch_parent() -> None:
     threading.Thread(target=_leave_with_parent, daemon=True).start()
 
 
-def ask_to_end_with_parent() -> None:
+def ask_to_end_with_parent(by: signal.Signals = signal.SIGTERM) -> None:
     """Have Linux end this process, which need not be Python, with its parent."""
     if sys.platform == "linux":
-        ctypes.CDLL(None).prctl(_SET_PARENT_DEATH_SIGNAL, signal.SIGTERM)
+        ctypes.CDLL(None).prctl(_SET_PARENT_DEATH_SIGNAL, by)
 
 
 def _interrupt_once(number: int, frame: FrameType | None) -> None:
     signal.signal(number, signal.SIG_IGN)
-    signal.default_int_handler(number, frame)
+    if number == signal.SIGINT:
+        signal.default_int_handler(number, frame)
+    signal.alarm(LAST_MOMENT)  # not a thread: it works whatever this process waits for
+    raise Terminated
 
 
 def _leave_with_parent() -> None:

@@ -18,15 +18,15 @@ from typing import Any
 
 from galaxy_mlflow.dispatch import Lost, News
 from galaxy_mlflow.errors import ConfigError, GalaxyError, ServerError
+from galaxy_mlflow.outcomes import JobEvent, JobResult
 from galaxy_mlflow.processes import ctrl_c_held_back
 from galaxy_mlflow.ray_cluster import check_address, check_device, wait_for_head, wrong_token
 from galaxy_mlflow.ray_driver import GOODBYE, drive
 from galaxy_mlflow.ray_log import last_line, last_start, log_of
 from galaxy_mlflow.ray_mail import Placed
-from galaxy_mlflow.ray_parcel import Order, RaySetting
+from galaxy_mlflow.ray_parcel import Answer, Order, RaySetting
 from galaxy_mlflow.ray_pipe import Joined, Offer, Refused, Word
 from galaxy_mlflow.schema import JobId
-from galaxy_mlflow.worker import JobEvent, JobResult
 
 __all__ = ["RayCrew", "RaySetting"]
 
@@ -115,9 +115,15 @@ class RayCrew:
     def give(self, job: JobId) -> None:
         """Have the cluster train a job as soon as a machine has room."""
         self._given[job] = False
+        self._send(self._order(job))
+
+    def _order(self, job: JobId) -> Order:
+        return Order(job, job in self._begun)
+
+    def _send(self, message: Order | Answer) -> None:
         if self._child is not None:
             with suppress(OSError):  # it ended: the next news tell
-                self._child.pipe.send(Order(job, job in self._begun))
+                self._child.pipe.send(message)
 
     def news(self, timeout: float) -> Sequence[News]:
         """Wait for news, at most `timeout` seconds.

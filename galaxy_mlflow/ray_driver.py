@@ -1,11 +1,12 @@
 """The process that talks to Ray: it gives out tasks and tells its parent what becomes of them.
 
 It is a process of its own because Ray ends a process whose cluster is gone. It says `Joined` or
-`Refused` first; then it takes an `Order` at a time, and None to stop.
+`Refused` first; then it takes an `Order` or an `Answer` at a time, and None to stop.
 """
 
 from __future__ import annotations
 
+import pickle
 import signal
 import threading
 import time
@@ -17,17 +18,17 @@ from typing import Any
 
 from galaxy_mlflow.dispatch import Lost
 from galaxy_mlflow.errors import ConfigError, GalaxyError
+from galaxy_mlflow.outcomes import STOPPED, JobEvent, JobResult
 from galaxy_mlflow.processes import watch_parent
 from galaxy_mlflow.ray_cluster import Cluster, capacity, join, largest, slots_of
-from galaxy_mlflow.ray_job import task
 from galaxy_mlflow.ray_log import RayLog
 from galaxy_mlflow.ray_mail import Mailbox, Placed, Unfit, opened
 from galaxy_mlflow.ray_need import Need, task_options, why
-from galaxy_mlflow.ray_parcel import Common, Order, Parcel, RaySetting, common_of
+from galaxy_mlflow.ray_parcel import Answer, Common, Order, Parcel, RaySetting, common_of
 from galaxy_mlflow.ray_pipe import Joined, Offer, Refused, Word
+from galaxy_mlflow.ray_task import task
 from galaxy_mlflow.resources import Resources
 from galaxy_mlflow.schema import JobId
-from galaxy_mlflow.worker import STOPPED, JobEvent, JobResult
 
 _LOOK = 3.0  # seconds between looks at the machines
 GOODBYE = 20.0
@@ -55,10 +56,11 @@ class _Letters:
 def drive(setting: RaySetting, pipe: Connection) -> None:
     """Serve a parent until it says None or is gone; the body of the process."""
     watch_parent()
-    signal.signal(signal.SIGINT, lambda *_: None)  # Ray lifts the mask we were born with
+    _stay_deaf()  # Ray lifts the mask we were born with
     log = RayLog.take_all(setting.home)
     try:
         cluster = join(setting.address, setting.home, log)
+        _stay_deaf()  # Ray takes SIGTERM for its own
     except GalaxyError as error:
         pipe.send(Refused(error))
         return
@@ -69,6 +71,12 @@ def drive(setting: RaySetting, pipe: Connection) -> None:
         pipe.send(Refused(error))
     finally:
         cluster.leave()
+
+
+def _stay_deaf() -> None:
+    """Leave it to the parent to say when to stop, whoever else is told by a signal."""
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, lambda *_: None)
 
 
 @dataclass
@@ -171,6 +179,8 @@ class _Driver:
     def _take(self, thing: Any) -> None:
         if isinstance(thing, Order):
             self._submit(thing)
+        elif isinstance(thing, Answer):
+            self.mailbox.answer.remote(pickle.dumps(thing.job), thing.stop)
         elif isinstance(thing, _Done):  # its last letters first
             later = self.mailbox.take.remote().future()
             later.add_done_callback(lambda future: self.things.put(_Letters(future, thing)))

@@ -9,53 +9,45 @@ from __future__ import annotations
 import os
 import pickle
 import shutil
-import signal
 import socket
 import tempfile
-import threading
-import time
 from collections import deque
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import lru_cache
 from hashlib import sha256
 from pathlib import Path
-from types import FrameType
-from typing import Any
 from urllib.parse import urlsplit
 
 from filelock import FileLock
 
 from galaxy_mlflow.cache import GalaxyData
 from galaxy_mlflow.config import Study
-from galaxy_mlflow.dispatch import Lost
 from galaxy_mlflow.errors import ConfigError, DataError, GalaxyError, ServerError
 from galaxy_mlflow.files import sha256_of, write_bytes
 from galaxy_mlflow.home import HOME_VARIABLE, URI_VARIABLE, Home
+from galaxy_mlflow.outcomes import STOPPED, JobEvent, JobResult, Report
 from galaxy_mlflow.prepare import Splits, draw_samples, prepare_data, split_rule
-from galaxy_mlflow.ray_mail import Placed, Post, Unfit
+from galaxy_mlflow.ray_mail import Unfit
 from galaxy_mlflow.ray_parcel import Common, Order, Parcel
 from galaxy_mlflow.resources import Resources, measure
 from galaxy_mlflow.server_errors import shown
 from galaxy_mlflow.tidy import tidy
 from galaxy_mlflow.tracking import MlflowStore
-from galaxy_mlflow.worker import (
-    STOPPED,
-    JobEvent,
-    JobResult,
-    JobSpec,
-    Report,
-    code_version,
-    run_job,
-)
+from galaxy_mlflow.trial import Ask, TrialEvent, TrialSpec, run_trial, tuning_splits
+from galaxy_mlflow.worker import JobSpec, code_version, run_job
+
+
+def _goes_on(_: TrialEvent) -> bool:
+    """Answer for nobody: a trial that nobody hears of is not stopped."""
+    return False
+
 
 Fetch = Callable[[str], bytes]
 """Returns the bytes of an initial-weights file by their sha256."""
 ROOM = 64_000_000
 """Bytes that must be free on a machine's disk, lest every job there end at its first checkpoint."""
-_REST = 60.0  # seconds that an unfit machine gets no work, doubled each time
-_LONGEST_REST = 600.0
 
 
 @dataclass(frozen=True)
@@ -69,8 +61,8 @@ class Bench:
     samples: Path
     notices: deque[str] = field(default_factory=deque)  # to be told once
 
-    def spec(self, order: Order, weights: Path | None, device: str) -> JobSpec:
-        """Return what a worker needs for one job."""
+    def spec(self, order: Order, weights: Path | None, *devices: str) -> JobSpec:
+        """Return what a worker needs for one job, on the devices of its ranks."""
         study, job = self.common.study, order.job
         splits = Splits(split_rule(study, self.data.labels.size), self.data.labels, [job.split])
         if weights is not None and study.arm[job.arm].weights.startswith("file:"):
@@ -84,16 +76,41 @@ class Bench:
             uri=self.uri,
             weights_file=weights,
             samples=self.samples,
-            device=device,
+            device=devices[0],
+            others=devices[1:],
             threads=self.common.threads,
             session=self.common.session,
             begun=order.begun,
             retry_failed=self.common.retry_failed,
         )
 
+    def trial(self, order: Order, weights: Path | None, *devices: str) -> TrialSpec:
+        """Return what a worker needs for one trial of a tuning, on the devices of its ranks."""
+        assert order.trial is not None  # noqa: S101
+        arm, whole = order.job.arm, self.common.study
+        study = whole.model_copy(update={"arm": {**whole.arm, arm: order.trial.settings}})
+        splits = Splits(split_rule(study, self.data.labels.size), self.data.labels, [])
+        if weights is not None and order.trial.settings.weights.startswith("file:"):
+            study = _with_weights_at(study, arm, weights)
+        return TrialSpec(
+            study=study,
+            arm=arm,
+            number=order.job.split,
+            splits=tuning_splits(study, splits, arm),
+            data=self.data,
+            folder=self.home.path / "tuning" / order.trial.folder,
+            home=self.home,
+            weights_file=weights,
+            device=devices[0],
+            others=devices[1:],
+            threads=self.common.threads,
+        )
 
-def train(parcel: Parcel, order: Order, fetch: Fetch, report: Report) -> JobResult | Unfit:
-    """Train one job on this machine.
+
+def train(
+    parcel: Parcel, order: Order, fetch: Fetch, report: Report, ask: Ask = _goes_on
+) -> JobResult | Unfit:
+    """Train one job on this machine: a run, or a trial, which asks after each epoch.
 
     A machine that is not fit for it (other version, no data or other data, full disk) says so: the
     job is for another.
@@ -101,12 +118,14 @@ def train(parcel: Parcel, order: Order, fetch: Fetch, report: Report) -> JobResu
     try:
         bench = make_ready(parcel)
         weights = _weights_here(bench, order.job.arm, fetch)
-        spec = bench.spec(order, weights, _device(bench.common.device))
+        devices = _devices(bench.common)
+        is_trial = order.trial is not None
+        spec = (bench.trial if is_trial else bench.spec)(order, weights, *devices)
     except (GalaxyError, OSError) as error:
         return _unfit(order, str(error), lasting=isinstance(error, GalaxyError))
     while bench.notices:
         report(JobEvent(order.job, message=f"{socket.gethostname()}: {bench.notices.popleft()}"))
-    result = run_job(spec, report)
+    result = run_trial(spec, ask) if isinstance(spec, TrialSpec) else run_job(spec, report)
     if result.status == STOPPED and result.again and not _has_room(bench.home):
         return _unfit(order, result.reason, lasting=False)
     return result
@@ -138,7 +157,7 @@ def measure_there(parcel: Parcel) -> Resources:
         bench = make_ready(parcel)
         common = bench.common
         classes = len(bench.data.classes)
-        return measure(common.study, classes, _device(common.device), common.threads)
+        return measure(common.study, classes, _devices(common)[0], common.threads)
     except (GalaxyError, OSError) as error:
         raise ConfigError(f"machine {socket.gethostname()}: {error}") from None
 
@@ -256,91 +275,18 @@ def _with_weights_at(study: Study, arm: str, file: Path) -> Study:
     return study.model_copy(update={"arm": {**study.arm, arm: here}})
 
 
-def _device(wanted: str) -> str:
-    """Return the device of this task: Ray says which GPUs are its own."""
-    if not wanted.startswith("cuda"):
-        return wanted
+def _devices(common: Common) -> tuple[str, ...]:
+    """Return the devices of this task's ranks: Ray says which GPUs are its own."""
+    if not common.device.startswith("cuda"):
+        return (common.device,) * common.study.resources.ranks_on(common.device)
     import ray
 
     mine = [str(number) for number in ray.get_gpu_ids()]
-    return cuda_device(mine, os.environ.get("CUDA_VISIBLE_DEVICES"))
+    return cuda_devices(mine, os.environ.get("CUDA_VISIBLE_DEVICES"))
 
 
-def cuda_device(mine: list[str], visible: str | None) -> str:
-    """Return PyTorch's name of the first GPU in `mine`, given what the process can see."""
-    if not mine:
-        return "cuda"
+def cuda_devices(mine: list[str], visible: str | None) -> tuple[str, ...]:
+    """Return PyTorch's names of the GPUs in `mine`, given what the process can see."""
     seen = visible.split(",") if visible else []
-    return f"cuda:{seen.index(mine[0]) if mine[0] in seen else mine[0]}"
-
-
-class _Leaving(KeyboardInterrupt):
-    """The machine leaves the cluster: it tells each task by SIGTERM."""
-
-
-@contextmanager
-def _told_to_leave() -> Iterator[None]:
-    """Have SIGTERM close the job's records, as Ctrl-C does."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    before = signal.signal(signal.SIGTERM, _leave)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, before)
-
-
-def _leave(number: int, _: FrameType | None) -> None:
-    signal.signal(number, signal.SIG_IGN)  # once: records are being closed
-    raise _Leaving
-
-
-class _Rest:
-    """Keeps a place of an unfit machine busy, so that others get the jobs."""
-
-    def __init__(self) -> None:
-        self.seconds = _REST
-
-    def take(self) -> None:
-        """Rest; longer each time."""
-        pause, self.seconds = self.seconds, min(2 * self.seconds, _LONGEST_REST)
-        time.sleep(pause)
-
-    def forget(self) -> None:
-        """Begin anew: the machine is fit."""
-        self.seconds = _REST
-
-
-_rest = _Rest()
-
-
-def task(parcel: Parcel, weights: dict[str, Any], mailbox: Any, order: Order) -> JobResult | Lost:
-    """Train one job; the body of a Ray task. Cancelling it closes the job's records."""
-    import ray
-
-    post, job = Post(mailbox), order.job
-    node = ray.get_runtime_context().get_node_id()
-    try:
-        with _told_to_leave():
-            post.send(Placed(job, node, socket.gethostname()))
-            outcome = train(
-                parcel, order, lambda digest: bytes(ray.get(weights[digest])), post.send
-            )
-            return _told(outcome, post)
-    except _Leaving:
-        return Lost(job, f"{socket.gethostname()} leaves the cluster", counts=False)
-    except KeyboardInterrupt:
-        return JobResult(job, STOPPED, "asked to stop", again=True)
-
-
-def _told(outcome: JobResult | Unfit, post: Post) -> JobResult | Lost:
-    """Return how a job ended, once all that was said of it has arrived."""
-    if isinstance(outcome, JobResult):
-        post.flush()
-        _rest.forget()
-        return outcome
-    post.send(outcome)  # with this the job is another's
-    post.flush()
-    _rest.take()
-    return Lost(outcome.job, outcome.reason, counts=False)
+    names = (f"cuda:{seen.index(gpu) if gpu in seen else gpu}" for gpu in mine)
+    return tuple(names) or ("cuda",)

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from galaxy_mlflow.schema import JobId
 
 if TYPE_CHECKING:
-    from galaxy_mlflow.worker import JobEvent
+    from galaxy_mlflow.outcomes import JobEvent
 
 _GATHERING = 0.05  # seconds in which letters are collected
 _FLUSH = 10.0  # seconds
@@ -48,6 +48,7 @@ class Mailbox:
 
     def __init__(self) -> None:
         self._letters: list[bytes] = []
+        self._answers: dict[bytes, asyncio.Future[bool]] = {}
         self._some = asyncio.Event()
 
     async def put(self, letter: bytes) -> None:
@@ -60,6 +61,18 @@ class Mailbox:
         await self._some.wait()
         await asyncio.sleep(_GATHERING)
         return await self.take()
+
+    async def ask(self, sender: bytes, letter: bytes) -> bool:
+        """Take a letter; return what it is answered."""
+        self._answers[sender] = asyncio.get_running_loop().create_future()
+        await self.put(letter)
+        return await self._answers[sender]
+
+    async def answer(self, sender: bytes, answer: bool) -> None:
+        """Answer the last letter of a sender, if it waits."""
+        waiting = self._answers.pop(sender, None)
+        if waiting is not None and not waiting.done():
+            waiting.set_result(answer)
 
     async def take(self) -> list[bytes]:
         """Return the letters that are there."""
@@ -86,6 +99,23 @@ class Post:
         if self._last is not None:
             self._check(0)
         self._last = self._mailbox.put.remote(pickle.dumps(letter))
+
+    def ask(self, letter: JobEvent) -> bool:
+        """Send a letter and wait for its answer.
+
+        Raises
+        ------
+        KeyboardInterrupt
+            The driver is gone.
+        """
+        import ray
+        from ray.exceptions import RayError
+
+        sender = pickle.dumps(letter.job)
+        try:
+            return bool(ray.get(self._mailbox.ask.remote(sender, pickle.dumps(letter))))
+        except RayError:
+            raise KeyboardInterrupt from None
 
     def flush(self) -> None:
         """Wait a little until all has arrived."""

@@ -44,7 +44,7 @@ class Need:
         """Take what the study file says, or what was measured before for the same."""
         note = _note(setting, common.device)
         on_gpu = float(common.device.startswith("cuda"))
-        first = Resources(cores(setting.study, setting.threads), on_gpu)
+        first = Resources(cores(setting.study, common.device, setting.threads), on_gpu)
         return cls(note, first, given(setting.study, common.device, setting.threads) or _read(note))
 
     def start(self, parcel: Any, nodes: Sequence[Mapping[str, Any]]) -> Any:

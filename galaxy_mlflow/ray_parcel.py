@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from galaxy_mlflow.config import Study
+from galaxy_mlflow.config import ArmSettings, Study
 from galaxy_mlflow.files import sha256_of
 from galaxy_mlflow.home import Home
 from galaxy_mlflow.resources import cores
@@ -84,10 +84,32 @@ class Common:
 
 @dataclass(frozen=True)
 class Order:
-    """A job to be trained, and whether it was begun before, here or elsewhere."""
+    """A job to be trained, and whether it was begun before, here or elsewhere.
+
+    Attributes
+    ----------
+    trial : what makes it a trial of a tuning; None: it is a run
+    """
 
     job: JobId
     begun: bool = False
+    trial: TrialOrder | None = None
+
+
+@dataclass(frozen=True)
+class TrialOrder:
+    """What a trial is trained with, and a name for its checkpoints that no other has."""
+
+    settings: ArmSettings
+    folder: str
+
+
+@dataclass(frozen=True)
+class Answer:
+    """Whether a trial that has told of an epoch is to stop."""
+
+    job: JobId
+    stop: bool
 
 
 @dataclass(frozen=True)
@@ -113,7 +135,7 @@ def common_of(setting: RaySetting, there: Mapping[str, float]) -> Common:
         data_hash=setting.data_hash,
         weights={arm: _weights_file(file) for arm, file in setting.weights.items()},
         device=device,
-        threads=setting.threads or cores(setting.study, None),
+        threads=setting.threads or cores(setting.study, device, None),
         skip_bad=setting.skip_bad,
         machine=socket.gethostname(),
         home=setting.home,

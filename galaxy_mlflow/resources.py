@@ -33,7 +33,7 @@ _SAMPLING = 0.01  # seconds between looks at the memory
 
 @dataclass(frozen=True)
 class Resources:
-    """What one job takes.
+    """What one job takes, all its ranks together.
 
     Attributes
     ----------
@@ -58,16 +58,27 @@ def given(study: Study, device: str, threads: int | None = None) -> Resources | 
     ----------
     threads : of a job, if they were asked for
     """
-    said = study.resources
-    gpus = (said.gpus or 0.0) if not device.startswith("cuda") else said.gpus
-    if gpus is None or said.memory_gb is None:
+    gpus, memory_gb = _gpus_said(study, device), study.resources.memory_gb
+    if gpus is None or memory_gb is None:
         return None
-    return Resources(cores(study, threads), gpus, said.memory_gb)
+    return Resources(cores(study, device, threads), gpus, memory_gb)
 
 
-def cores(study: Study, threads: int | None) -> int:
-    """Return the cores of a job: as said, else one: jobs side by side use the others best."""
-    return study.resources.cpus or threads or 1
+def _gpus_said(study: Study, device: str) -> float | None:
+    """Return the GPUs of a job by its study file; several ranks take one each."""
+    said, ranks = study.resources, study.resources.ranks_on(device)
+    if not device.startswith("cuda"):
+        return said.gpus or 0.0
+    return float(ranks) if ranks > 1 else said.gpus
+
+
+def cores(study: Study, device: str, threads: int | None) -> int:
+    """Return the cores of a job: as said, else one a rank: jobs side by side use the others best.
+
+    Each rank has at least one.
+    """
+    said = study.resources
+    return max(said.cpus or threads or 1, said.ranks_on(device))
 
 
 def measure(study: Study, n_classes: int, device: str, threads: int | None = None) -> Resources:
@@ -79,13 +90,12 @@ def measure(study: Study, n_classes: int, device: str, threads: int | None = Non
         An arm cannot be trained at all on this machine.
     """
     peak = _peak_of(study, n_classes, device)
-    memory = _MARGIN * peak.memory_bytes / 1e9 + _OTHERS_GB
-    share = gpu_share(_MARGIN * peak.gpu_part)
-    said = study.resources
+    ranks, said = study.resources.ranks_on(device), _gpus_said(study, device)
+    memory = ranks * (_MARGIN * peak.memory_bytes / 1e9 + _OTHERS_GB)
     return Resources(
-        cores(study, threads),
-        said.gpus if said.gpus is not None else share,
-        said.memory_gb or math.ceil(10 * memory) / 10,
+        cores(study, device, threads),
+        said if said is not None else gpu_share(_MARGIN * peak.gpu_part),
+        study.resources.memory_gb or math.ceil(10 * memory) / 10,
     )
 
 
@@ -132,7 +142,7 @@ def serve() -> None:
     with _Watch() as watch:
         for arm in _unlike(study):
             data = _noise(study, arm, n_classes, Path(folder))
-            _train_a_little(_one_epoch(study, arm), arm, data, device)
+            _train_a_little(_one_epoch(study, arm, device), arm, data, device)
     peak = Peak(watch.peak, _gpu_part(device))
     sys.stdout.write(json.dumps(asdict(peak)) + "\n")
 
@@ -169,9 +179,13 @@ def _gpu_part(device: str) -> float:
     return (torch.cuda.max_memory_reserved(device) + _CONTEXT_BYTES) / total
 
 
-def _one_epoch(study: Study, arm: str) -> Study:
-    """Return the study with a short epoch of this arm, from random weights: as large as any."""
-    changes = {"epochs": 1, "warmup_epochs": 0, "weights": "none"}
+def _one_epoch(study: Study, arm: str, device: str) -> Study:
+    """Return the study with a short epoch of this arm, from random weights: as large as any.
+
+    A rank passes its part of each batch.
+    """
+    part = math.ceil(study.arm[arm].batch_size / study.resources.ranks_on(device))
+    changes = {"epochs": 1, "warmup_epochs": 0, "weights": "none", "batch_size": max(2, part)}
     short: ArmSettings = study.arm[arm].model_copy(update=changes)
     return study.model_copy(update={"arm": {arm: short}})
 

@@ -4,20 +4,22 @@ from __future__ import annotations
 
 import uuid
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, contextmanager, suppress
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Literal
 
 from galaxy_mlflow import schema
 from galaxy_mlflow.cache import GalaxyData
 from galaxy_mlflow.config import Study
-from galaxy_mlflow.dispatch import Crew, Rules, dispatch
+from galaxy_mlflow.dispatch import Crew, dispatch
 from galaxy_mlflow.display import Display
 from galaxy_mlflow.engine import OwnProcess, Processes
 from galaxy_mlflow.errors import ServerError
 from galaxy_mlflow.home import Home
+from galaxy_mlflow.known import KnownRuns, note_runs
+from galaxy_mlflow.outcomes import STOPPED, WAITING, JobResult, Report
+from galaxy_mlflow.placement import Machine, checked, local_devices
 from galaxy_mlflow.plan import Plan, Selection, differ, identity_hashes, make_plan
 from galaxy_mlflow.prepare import (
     Prepared,
@@ -29,32 +31,14 @@ from galaxy_mlflow.prepare import (
     prepare_data,
     prepare_features,
     prepare_weights,
+    require_imagenet_here,
 )
-from galaxy_mlflow.processes import available_cores
 from galaxy_mlflow.schema import JobId
 from galaxy_mlflow.spool import Spool
 from galaxy_mlflow.tidy import tidy
 from galaxy_mlflow.tracking import MlflowStore
-from galaxy_mlflow.worker import STOPPED, JobResult, JobSpec, Report
+from galaxy_mlflow.worker import JobSpec
 from mlflow_server.local import LocalServer, free_port, serving
-
-
-@dataclass(frozen=True)
-class Machine:
-    """Where and how jobs are trained; none of it changes what a run computes but `threads`."""
-
-    jobs: int = 1
-    threads: int | None = None  # a job; None: the cores shared out among the jobs
-    device: str = "auto"
-    skip_bad: bool = False
-    engine: Literal["local", "ray"] = "local"
-    address: str | None = None  # of a Ray cluster; None: RAY_ADDRESS, or one started here
-    rules: Rules = field(default_factory=Rules)
-
-    @property
-    def threads_a_job(self) -> int:
-        """Processor threads of each job of the local engine."""
-        return self.threads or max(1, available_cores() // self.jobs)
 
 
 @dataclass(frozen=True)
@@ -63,6 +47,7 @@ class Outcome:
 
     plan: Plan
     results: tuple[JobResult, ...] = ()
+    offline: bool = False
 
     @property
     def failed_before(self) -> bool:
@@ -77,8 +62,9 @@ class Outcome:
 
     @property
     def unfinished(self) -> tuple[JobResult, ...]:
-        """Jobs that were to be finished and are not."""
-        return tuple(result for result in self.results if result.status != schema.FINISHED)
+        """Jobs that were to be finished and are not; offline, those trained to the end are."""
+        done = (schema.FINISHED, *[WAITING] * self.offline)
+        return tuple(result for result in self.results if result.status not in done)
 
 
 @dataclass(frozen=True)
@@ -98,18 +84,51 @@ def look_ahead(study: Study, wanted: Selection, machine: Machine, display: Displ
     GalaxyError
         The study, its data or the server cannot be used.
     """
-    home = Home.default()
+    data, splits = look_at_images(study, wanted.splits, machine, display)
+    return Ahead(data, splits, make_plan(study, data.data_hash, _runs(study, machine), wanted))
+
+
+def look_at_images(
+    study: Study, numbers: Sequence[int], machine: Machine, display: Display
+) -> tuple[GalaxyData, Splits]:
+    """Check a study's data and draw some of its splits; say what is to be known of them.
+
+    Raises
+    ------
+    GalaxyError
+        The data cannot be used.
+    """
     with display.step("images") as progress:
-        data = prepare_data(study, home, skip_bad=machine.skip_bad, progress=progress)
+        data = prepare_data(study, Home.default(), skip_bad=machine.skip_bad, progress=progress)
     for notice in data.notices:
         display.say(notice)
     if data.skipped:
         display.say(f"{len(data.skipped)} images or rows are left out (--skip-bad)")
-    splits = draw_splits(study, data, wanted.splits)
+    splits = draw_splits(study, data, numbers)
     for warning in [*class_warnings(splits, data), *label_warnings(study, splits, data)]:
         display.say(f"warning: {warning}")
-    store = MlflowStore(home.tracking_uri, home)
-    return Ahead(data, splits, make_plan(study, data.data_hash, store, wanted))
+    return data, splits
+
+
+def _runs(study: Study, machine: Machine) -> MlflowStore | KnownRuns:
+    """Return what is asked for runs and their files: the server, or this home alone."""
+    home = Home.default()
+    return KnownRuns(home, study.name) if machine.offline else MlflowStore(home.tracking_uri, home)
+
+
+def make_ready(study: Study, wanted: Selection, machine: Machine, display: Display) -> Prepared:
+    """Have all here that training needs, and note what the server has: for `run --offline`.
+
+    Raises
+    ------
+    GalaxyError
+        The study, its data, its weights or the server cannot be used.
+    """
+    ahead = look_ahead(study, wanted, machine, display)
+    prepared = _prepare(study, ahead, wanted.arms, machine, display)
+    home = Home.default()
+    note_runs(MlflowStore(home.tracking_uri, home), study.name)
+    return prepared
 
 
 def run_study(study: Study, wanted: Selection, machine: Machine, display: Display) -> Outcome:
@@ -120,24 +139,41 @@ def run_study(study: Study, wanted: Selection, machine: Machine, display: Displa
     GalaxyError
         The study, its data, its weights or the server cannot be used; nothing was started.
     """
-    machine = _checked(machine)
+    machine = checked(study, machine)
     ahead = look_ahead(study, wanted, machine, display)
-    home = Home.default()
-    store = MlflowStore(home.tracking_uri, home)
-    tidy(home, store, study.name)
+    runs = _runs(study, machine)
+    if isinstance(runs, MlflowStore):
+        tidy(runs.home, runs, study.name)
     if not ahead.plan.todo:
-        return Outcome(ahead.plan)
+        return Outcome(ahead.plan, offline=machine.offline)
     arms = [arm for arm in study.arm if any(run.job.arm == arm for run in ahead.plan.todo)]
-    with display.step("initial weights") as progress:
-        weights = prepare_weights(study, arms, store, progress)
-    samples = draw_samples(study, ahead.data, home)
-    if wanted.replace:
-        _make_way(ahead, study, store)
-    prepared = Prepared(study, ahead.data, ahead.splits, samples, weights)
+    prepared = _prepare(study, ahead, arms, machine, display)
+    if wanted.replace and isinstance(runs, MlflowStore):
+        _make_way(ahead, study, runs)
     if machine.engine == "local":
-        with display.step("features of frozen backbones") as progress:
-            prepare_features(prepared, arms, home, machine.device, progress)
-    return Outcome(ahead.plan, tuple(_train(prepared, ahead.plan, machine, display)))
+        compute_features(prepared, arms, machine.device, display)
+    results = tuple(_train(prepared, ahead.plan, machine, display))
+    return Outcome(ahead.plan, results, machine.offline)
+
+
+def compute_features(
+    prepared: Prepared, arms: Sequence[str], device: str, display: Display
+) -> None:
+    """Compute the features of arms with frozen backbones, where they are not kept yet."""
+    with display.step("features of frozen backbones") as progress:
+        prepare_features(prepared, arms, Home.default(), device, progress)
+
+
+def _prepare(
+    study: Study, ahead: Ahead, arms: Sequence[str], machine: Machine, display: Display
+) -> Prepared:
+    """Make or fetch what some arms begin with, and draw the picture of the data."""
+    if machine.offline:
+        require_imagenet_here(study, arms)
+    with display.step("initial weights") as progress:
+        weights = prepare_weights(study, arms, _runs(study, machine), progress)
+    samples = draw_samples(study, ahead.data, Home.default())
+    return Prepared(study, ahead.data, ahead.splits, samples, weights)
 
 
 def _train(
@@ -152,7 +188,8 @@ def _train(
         with closing(results):
             for result in results:
                 display.result(result)
-                _leave_word(result, MlflowStore(uri, home))
+                if not machine.offline:
+                    _leave_word(result, MlflowStore(uri, home))
                 yield result
 
 
@@ -171,7 +208,7 @@ def _address(machine: Machine) -> Iterator[str]:
     """Yield where workers send records: several at once need a server before SQLite."""
     home = Home.default()
     alone = machine.jobs == 1 and machine.engine == "local"
-    if alone or not home.owns(home.tracking_uri):
+    if machine.offline or alone or not home.owns(home.tracking_uri):
         yield home.tracking_uri
         return
     server = LocalServer(home.database_uri, home.artifacts, free_port(), home.path / "server.log")
@@ -203,6 +240,11 @@ class _Call:
         """Jobs that the server has a run of already."""
         return frozenset(run.job for run in self.plan.todo if run.record is not None)
 
+    @cached_property
+    def _devices(self) -> tuple[str, ...]:
+        """Of the ranks of a job of the local engine."""
+        return local_devices(self.prepared.study, self.machine)
+
     def _spec(self, job: JobId) -> JobSpec:
         return JobSpec(
             study=self.prepared.study,
@@ -213,11 +255,13 @@ class _Call:
             uri=self.uri,
             weights_file=self.prepared.weights[job.arm],
             samples=self.prepared.samples,
-            device=self.machine.device,
+            device=self._devices[0],
+            others=self._devices[1:],
             threads=self.machine.threads_a_job,
             session=self.session,
             begun=job in self._begun,
             retry_failed=self.plan.retry_failed,
+            offline=self.machine.offline,
         )
 
     def _ray(self, _: Report) -> Crew:
@@ -240,19 +284,6 @@ class _Call:
             retry_failed=self.plan.retry_failed,
         )
         return RayCrew(setting, self.say)
-
-
-def _checked(machine: Machine) -> Machine:
-    """Return the machine with its device; what cannot be is refused before anything is prepared."""
-    if machine.engine == "local":
-        from galaxy_mlflow.machine import device_of  # torch takes seconds to load
-
-        return replace(machine, device=device_of(machine.device))
-    from galaxy_mlflow.ray_cluster import check_address, check_device
-
-    check_address(machine.address)
-    check_device(machine.device)
-    return machine
 
 
 def _make_way(ahead: Ahead, study: Study, store: MlflowStore) -> None:

@@ -183,7 +183,7 @@ def refuse_conflict(run: RunRecord, tags: Mapping[str, str], params: Mapping[str
     differences = [
         f"  {key}: {run.params.get(key, '(not set)')} there, {value} now"
         for key, value in sorted(params.items())
-        if run.params.get(key) != value and key != schema.THREADS
+        if run.params.get(key) != value and key not in (schema.THREADS, schema.RANKS)
     ]
     if run.tags.get(schema.DATA_HASH) != tags[schema.DATA_HASH]:
         differences.append("  the data: other images, labels or ids than there")

@@ -48,6 +48,18 @@ ENERGY_SOURCE: Final = "galaxy.energy_source"
 KIND: Final = "galaxy.kind"
 """What a run is where it is no job: `report` carries a study's report, and has no split or arm."""
 REPORT: Final = "report"
+TUNING: Final = "tuning"
+"""Kind of the run that stands above the trials of an arm, in an experiment of their own."""
+TRIAL: Final = "trial"
+"""Kind of a trial's run."""
+TRIAL_NUMBER: Final = "galaxy.trial"
+TUNING_HASH: Final = "galaxy.tuning_hash"
+"""sha256 of all that decides the trials of an arm, but for their number."""
+SAMPLED: Final = "galaxy.sampled"
+"""Settings of a trial that were drawn, joined by commas."""
+TUNED: Final = "galaxy.tuned."
+"""Prefix, before an arm's name: how its settings were tuned, as JSON of `config.TunedSettings`."""
+PARENT: Final = "mlflow.parentRunId"
 IMPORTED: Final = "galaxy.imported"
 """Where a run's numbers were imported from: kind, files and their sha256; absent otherwise."""
 IMPORTED_HASH: Final = "galaxy.imported_sha256"
@@ -59,6 +71,7 @@ VIEW: Final = f"mlflow.sharedViewState.{VIEW_KEY}"
 """Tag of an experiment: a view of the UI, which opens by `viewStateShareKey=arms`."""
 
 SOURCE: Final = {"mlflow.source.name": "galaxy-mlflow run", "mlflow.source.type": "LOCAL"}
+TUNE_SOURCE: Final = {**SOURCE, "mlflow.source.name": "galaxy-mlflow tune"}
 EXPERIMENT_TAGS: Final = {
     "mlflow.experimentKind": "custom_model_development",  # the UI opens on runs, not on GenAI
     "mlflow.experiment.primaryMetric.name": "test_accuracy",
@@ -68,6 +81,8 @@ EXPERIMENT_TAGS: Final = {
 RUNNING: Final = "running"
 FINISHED: Final = "finished"
 FAILED: Final = "failed"
+PRUNED: Final = "pruned"
+"""Of a trial: stopped early, for others were better at the same epoch."""
 
 DATA_SOURCE: Final = "galaxy-mlflow"
 """Source type of the MLflow data set that a run carries as its input."""
@@ -82,6 +97,8 @@ IDENTITY_TAGS: Final = (STUDY, SPLIT, ARM)
 # Parameters: every setting of the arm (config.Study.arm_params), and
 THREADS: Final = "threads"
 """Processor threads of the job: with them a run repeats bit for bit."""
+RANKS: Final = "ranks"
+"""Processes that train the run together; there only where it was begun by more than one."""
 N_LABELS: Final = "n_labels"
 """Labels an arm was given for training and validation; there only where it was not given all."""
 N_POOL: Final = "n_pool"
@@ -90,6 +107,7 @@ N_POOL: Final = "n_pool"
 # Metrics: one value an epoch
 TRAIN_LOSS: Final = "train_loss"
 VAL_LOSS: Final = "val_loss"
+VAL_ACCURACY: Final = "val_accuracy"
 TEST_LOSS: Final = "test_loss"
 TEST_ACCURACY: Final = "test_accuracy"
 LEARNING_RATE: Final = "learning_rate"
@@ -127,6 +145,13 @@ SUMMARY: Final = (
     TOTAL_SECONDS,
     TOTAL_ENERGY,
 )
+
+OBJECTIVE: Final = "objective"
+"""What a trial reached: the metric of the tuning at the selected epoch, mean over its splits."""
+BEST_OBJECTIVE: Final = "best_objective"
+"""Of an arm's tuning: the best objective so far; its step is the number of the trial."""
+TRIALS_FILE: Final = "trials.json"
+"""All trials of an arm: number, state, objective, epochs, settings."""
 
 REEVALUATED: Final = "reevaluated_"
 """Prefix of what a finished network scores when it is shown the test set once more."""
@@ -220,6 +245,11 @@ class JobId:
     def tags(self) -> dict[str, str]:
         """Return the identity as MLflow tags."""
         return {STUDY: self.study, SPLIT: str(self.split), ARM: self.arm}
+
+
+def tuning_of(study: str) -> str:
+    """Return the name of the experiment that holds the trials of a study."""
+    return f"{study}-{TUNING}"
 
 
 def hash_indices(indices: Iterable[int]) -> str:

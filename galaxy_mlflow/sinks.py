@@ -1,7 +1,8 @@
-"""Where a run's records go: spooled MLflow for real runs, memory for tests and notebooks."""
+"""Where a run's records go: the spool, and from there MLflow; memory for tests and notebooks."""
 
 from __future__ import annotations
 
+import math
 import threading
 import time
 from collections.abc import Mapping
@@ -19,7 +20,7 @@ from galaxy_mlflow.schema import JobId
 from galaxy_mlflow.spool import Event, Kind, RunStart, Spool
 from galaxy_mlflow.tracking import MlflowStore
 
-__all__ = ["Courier", "MemoryRun", "MemorySink", "MlflowSink", "Sink"]
+__all__ = ["Courier", "MemoryRun", "MemorySink", "MlflowSink", "Sink", "SpoolSink"]
 
 _GATHER = 0.2
 """Seconds in which epochs that follow each other fast come together, to go in one request."""
@@ -46,8 +47,11 @@ class Sink(Protocol):
     def end(self, status: str, metrics: Mapping[str, float], tags: Mapping[str, str]) -> None:
         """Close the run as `finished` or `failed`."""
 
-    def close(self, patience: float) -> bool:
-        """Wait until no record has arrived for `patience` seconds; return whether all have."""
+    def close(self, patience: float, longest: float = math.inf) -> bool:
+        """Wait until no record has arrived for `patience` seconds; return whether all have.
+
+        `longest` bounds the whole wait, in seconds.
+        """
 
 
 @dataclass
@@ -94,13 +98,70 @@ class MemorySink:
         self._run.metrics |= metrics
         self._run.tags |= tags
 
-    def close(self, patience: float) -> bool:
+    def close(self, patience: float, longest: float = math.inf) -> bool:
         """Return True: everything has arrived."""
-        del patience
+        del patience, longest
         return True
 
 
-class MlflowSink:
+class SpoolSink:
+    """Writes each record to the spool, for `sync` to send; no server is asked anything.
+
+    Attributes
+    ----------
+    away : why the server cannot be reached; empty while it can, or is not asked
+    """
+
+    def __init__(self, spool: Spool, start: RunStart) -> None:
+        self._spool = spool
+        self._start = start
+        self.away = ""
+
+    @property
+    def run(self) -> RunRecord | None:
+        """The run on the server; None while that is not known."""
+        return None
+
+    @property
+    def finished_elsewhere(self) -> bool:
+        """Whether the server has this run as finished, whatever is recorded here."""
+        return self.run is not None and self.run.status == schema.FINISHED
+
+    @property
+    def recorded(self) -> int:
+        """The last epoch on record; -1 for none."""
+        return self._spool.last_epoch
+
+    def begin(self) -> int:
+        """Go on with the record, or begin one; return its last epoch."""
+        self._spool.begin(self._start)
+        return self.recorded
+
+    def log_epoch(self, epoch: int, metrics: Mapping[str, float], timestamp_ms: int) -> None:
+        """Record one epoch, durably; one that is on record is left alone."""
+        if epoch > self.recorded:
+            self._append(Event(Kind.EPOCH, timestamp_ms, epoch=epoch, metrics=dict(metrics)))
+
+    def log_artifact(self, file: Path, artifact_path: str, epoch: int = -1) -> None:
+        """Keep a file; an earlier one of this name goes: nobody is sending it."""
+        self._spool.add_artifact(file, artifact_path, now_ms(), epoch)
+        self._spool.drop_replaced(artifact_path)
+
+    def end(self, status: str, metrics: Mapping[str, float], tags: Mapping[str, str]) -> None:
+        """Close the record."""
+        every = {**tags, schema.STATUS: status}
+        self._append(Event(Kind.END, now_ms(), metrics=dict(metrics), tags=every))
+
+    def close(self, patience: float, longest: float = math.inf) -> bool:
+        """Return whether the server has everything, at once."""
+        del patience, longest
+        return self._spool.waiting == 0
+
+    def _append(self, event: Event) -> None:
+        self._spool.append(event)
+
+
+class MlflowSink(SpoolSink):
     """Writes each record to the spool, and sends it from a thread of its own.
 
     While the server is away, training goes on. An error that trying again cannot mend is raised
@@ -110,15 +171,13 @@ class MlflowSink:
     def __init__(
         self, spool: Spool, store: MlflowStore, start: RunStart, *, retry_failed: bool = True
     ) -> None:
-        self._spool = spool
         self._courier = Courier(spool, store, training=True, retry_failed=retry_failed)
-        self._start = start
+        super().__init__(spool, start)
         self._wake = threading.Event()
         self._hurry = threading.Event()
         self._closing = threading.Event()
         self._thread = threading.Thread(target=self._send_until_closed, daemon=True)
         self._pulse = threading.Thread(target=self._show_life_until_closed, daemon=True)
-        self.away: str = ""
         self._refused: GalaxyError | None = None
 
     @property
@@ -127,18 +186,13 @@ class MlflowSink:
         return self._courier.run
 
     @property
-    def finished_elsewhere(self) -> bool:
-        """Whether the server has this run as finished, whatever is recorded here."""
-        return self.run is not None and self.run.status == schema.FINISHED
-
-    @property
     def recorded(self) -> int:
         """The last epoch on record, here or on the server; -1 for none."""
-        return max(self._courier.server_epoch, self._spool.last_epoch)
+        return max(self._courier.server_epoch, super().recorded)
 
     def begin(self) -> int:
         """Find or create the run; with the server away, go by the spool alone."""
-        self._spool.begin(self._start)
+        super().begin()
         try:
             self._courier.connect()
         except ServerRefusedError:
@@ -153,8 +207,7 @@ class MlflowSink:
     def log_epoch(self, epoch: int, metrics: Mapping[str, float], timestamp_ms: int) -> None:
         """Record one epoch, durably; one that the spool or the server has is left alone."""
         self._raise_refused()
-        if epoch > self.recorded:
-            self._append(Event(Kind.EPOCH, timestamp_ms, epoch=epoch, metrics=dict(metrics)))
+        super().log_epoch(epoch, metrics, timestamp_ms)
 
     def log_artifact(self, file: Path, artifact_path: str, epoch: int = -1) -> None:
         """Keep a file for upload in the background."""
@@ -163,26 +216,25 @@ class MlflowSink:
 
     def end(self, status: str, metrics: Mapping[str, float], tags: Mapping[str, str]) -> None:
         """Close the run; `status` reaches the server after everything else has."""
-        every = {**tags, schema.STATUS: status}
         self._hurry.set()
-        self._append(Event(Kind.END, now_ms(), metrics=dict(metrics), tags=every))
+        super().end(status, metrics, tags)
 
-    def close(self, patience: float) -> bool:
+    def close(self, patience: float, longest: float = math.inf) -> bool:
         """Stop sending once all has arrived, or nothing has for `patience` seconds.
 
-        What is left stays in the spool.
+        What is left, then or after `longest` seconds, stays in the spool.
         """
         self._hurry.set()
         try:
-            self._wait_for_arrival(patience)
+            self._wait_for_arrival(patience, time.monotonic() + longest)
         finally:  # Ctrl-C while it waits must not leave a thread that shows signs of life
             self._leave()
         self._raise_refused()
         return self._spool.waiting == 0
 
-    def _wait_for_arrival(self, patience: float) -> None:
+    def _wait_for_arrival(self, patience: float, end: float) -> None:
         left, deadline = self._spool.waiting, time.monotonic() + patience
-        while left and self._refused is None and time.monotonic() < deadline:
+        while left and self._refused is None and time.monotonic() < min(deadline, end):
             self._wake.set()
             time.sleep(0.02)
             if self._spool.waiting < left:
@@ -196,7 +248,7 @@ class MlflowSink:
             self._thread.join(timeout=_GOODBYE)
 
     def _append(self, event: Event) -> None:
-        self._spool.append(event)
+        super()._append(event)
         self._wake.set()
 
     def _raise_refused(self) -> None:

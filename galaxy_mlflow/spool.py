@@ -205,6 +205,12 @@ class Spool:
             )
         )
 
+    def drop_replaced(self, artifact_path: str) -> None:
+        """Remove files that wait for upload under a name which a later one has; nobody sends."""
+        waiting = [e for e in self.pending(Kind.ARTIFACT) if e.artifact_path == artifact_path]
+        for event in waiting[:-1]:
+            (self.folder / "outbox" / event.file).unlink(missing_ok=True)
+
     def append(self, event: Event) -> None:
         """Add an event; it is on disk when this returns.
 
@@ -308,9 +314,28 @@ class Spool:
         self._size = len(whole)
         if len(whole) < len(content):
             os.truncate(path, len(whole))
-        for line in whole.splitlines():
-            saved: dict[str, Any] = json.loads(line)
-            yield Event(**saved | {"kind": Kind(saved["kind"])})
+        yield from map(_event_of, whole.splitlines())
+
+
+def last_event(folder: Path) -> Event | None:
+    """Return the last whole line of a record that others may be writing; None for none.
+
+    Raises
+    ------
+    SpoolError
+        The record is damaged.
+    """
+    file = folder / "events.jsonl"
+    lines = file.read_bytes().split(b"\n")[:-1] if file.is_file() else []
+    try:
+        return _event_of(lines[-1]) if lines else None
+    except (ValueError, KeyError, TypeError) as error:
+        raise SpoolError(f"{file}: the record of this run is damaged ({error!r})") from None
+
+
+def _event_of(line: bytes) -> Event:
+    saved: dict[str, Any] = json.loads(line)
+    return Event(**saved | {"kind": Kind(saved["kind"])})
 
 
 def spools_under(folder: Path) -> list[Path]:

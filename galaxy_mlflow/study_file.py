@@ -11,7 +11,7 @@ from typing import Any, get_args
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
-from galaxy_mlflow import config, data_settings
+from galaxy_mlflow import config, data_settings, tune_settings
 from galaxy_mlflow.errors import ConfigError, did_you_mean
 from galaxy_mlflow.label_counts import COUNTS, way_of, with_each_count
 
@@ -26,6 +26,12 @@ _DATA_KINDS: dict[str, type[BaseModel]] = {
     kind.model_fields["kind"].annotation.__args__[0]: kind
     for kind in get_args(get_args(data_settings.DataSettings)[0])
 }
+_FORMS = (*_DATA_KINDS, tune_settings.CHOICES, tune_settings.RANGE)
+"""What pydantic puts into the place of an error, and no file does."""
+_ONE_SPACE = (
+    "\nThere is no tuning of one arm's own: all arms have the same [tune.space] and as many trials,"
+    " or their comparison would not be fair"
+)
 
 
 def find_study(name: str) -> Path:
@@ -204,7 +210,7 @@ def _paths_as_paths(table: Table) -> Table:
 
 
 def _describe(path: Path, text: str, table: Table, error: ErrorDetails) -> str:
-    keys = [str(part) for part in error["loc"] if part not in _DATA_KINDS]
+    keys = [str(part) for part in error["loc"] if part not in _FORMS]
     if len(keys) > 1 and keys[0] == "arm":
         keys[1] = way_of(keys[1], _inner(table, ["arm"]))
     if len(keys) == 3 and keys[0] == "arm" and keys[2] not in _inner(table, keys[:2]):
@@ -222,7 +228,10 @@ def _reason(error: ErrorDetails, keys: list[str]) -> str:
     kind, message = error["type"], error["msg"]
     if kind == "extra_forbidden":
         known = _known_keys(keys, error)
-        return f"unknown key {keys[-1]!r}{did_you_mean(keys[-1], known)}; known: {', '.join(known)}"
+        near = did_you_mean(keys[-1], known)
+        own = _ONE_SPACE if keys[0] == "arm" and keys[-1] == "tune" else ""
+        own = _ONE_SPACE if keys[0] == "tune" and isinstance(error["input"], Mapping) else own
+        return f"unknown key {keys[-1]!r}{near}; known: {', '.join(known)}{own}"
     if kind == "missing":
         return "is missing"
     if kind in ("union_tag_invalid", "union_tag_not_found"):
@@ -249,9 +258,14 @@ def _known_keys(keys: list[str], error: ErrorDetails) -> list[str]:
         "fractal": config.FractalSettings,
         "checkpoints": config.CheckpointSettings,
         "resources": config.ResourceSettings,
+        "tune": tune_settings.TuneSettings,
+        "tune.space": tune_settings.SpaceSettings,
+        "tuned": tune_settings.TunedSettings,
     }
-    parent = ".".join(keys[:-1])
+    parent = "tuned" if keys[0] == "tuned" else ".".join(keys[:-1])
     model = models.get(parent, config.ArmSettings)
+    if parent.startswith("tune.space."):
+        model = tune_settings.Span
     return [*model.model_fields, *([SHARED] if model is config.Study else [])]
 
 

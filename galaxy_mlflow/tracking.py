@@ -8,7 +8,7 @@ metric's timestamp is fixed in the spool, and epochs that the server has are nev
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -18,9 +18,9 @@ from galaxy_mlflow import schema
 from galaxy_mlflow.errors import BusyError, ServerRefusedError
 from galaxy_mlflow.home import Home
 from galaxy_mlflow.importing import Imported, import_runs
-from galaxy_mlflow.reading import Reader
-from galaxy_mlflow.runs import RunRecord, WholeRun, all_pages, data_digests, refuse_conflict
+from galaxy_mlflow.runs import RunRecord, WholeRun, data_digests, refuse_conflict
 from galaxy_mlflow.server_errors import be_brief, redacted, server_error, shown
+from galaxy_mlflow.side_runs import Point, SideRuns
 from galaxy_mlflow.spool import Event, RunStart
 from galaxy_mlflow.study_page import describe
 from galaxy_mlflow.uploads import SERVED, PartStore, require_undamaged, route_to, under_its_name
@@ -44,7 +44,7 @@ def default_tracking_uri() -> str:
     return Home.default().tracking_uri
 
 
-class MlflowStore(Reader):
+class MlflowStore(SideRuns):
     """A study's runs on one MLflow server.
 
     Parameters
@@ -167,8 +167,6 @@ class MlflowStore(Reader):
 
     def write(self, run: WholeRun) -> str:
         """Write a finished run at once; whatever stops it leaves a run that is not `finished`."""
-        from mlflow.entities import Metric
-
         with self._talking() as client:
             experiment = self._experiment(client, run.job.study)
             tags = {**run.job.tags(), **schema.SOURCE, **run.tags, schema.STATUS: schema.RUNNING}
@@ -177,38 +175,19 @@ class MlflowStore(Reader):
             for path, text in run.artifacts.items():
                 client.log_text(run_id, text, path)
         self._log_params(run_id, run.params)
-        self._send_metrics(run_id, [Metric(*point) for point in run.points()])
+        self.send_points(run_id, run.points(), {})
         with self._talking() as client:
             client.set_terminated(run_id)
             client.set_tag(run_id, schema.STATUS, schema.FINISHED)
         return run_id
 
-    def log_report(self, study: str, folder: Path) -> str:
-        """Put all files of a folder on the server as the study's one report; return its run_id.
+    def send_points(self, run_id: str, points: Iterable[Point], tags: Mapping[str, str]) -> None:
+        """Send values of metrics, in this order, and tags beside them."""
+        from mlflow.entities import Metric
 
-        The report is a run without split or arm. A report that is there already is replaced.
-
-        Raises
-        ------
-        ServerRefusedError
-            The server has no such study; none is made for a report.
-        """
-        with self._talking() as client:
-            known = client.get_experiment_by_name(study)
-            if known is None or known.lifecycle_stage != "active":
-                raise ServerRefusedError(f"{self.shown} has no study {study!r} to log a report to")
-            experiment = str(known.experiment_id)
-            where = f"tags.`{schema.KIND}` = '{schema.REPORT}'"
-            run = next(all_pages(client, experiment, where), None)
-            if run is None:
-                tags = {schema.STUDY: study, schema.KIND: schema.REPORT, **schema.SOURCE}
-                run = client.create_run(experiment, run_name=schema.REPORT, tags=tags)
-            artifacts = _artifacts_of(run, self.uri)
-            if artifacts.list_artifacts(schema.REPORT):  # uploading only adds and overwrites
-                artifacts.delete_artifacts(schema.REPORT)
-            client.log_artifacts(run.info.run_id, str(folder), schema.REPORT)
-            client.set_terminated(run.info.run_id)
-            return str(run.info.run_id)
+        self._send_metrics(run_id, [Metric(*point) for point in points])
+        if tags:
+            self.send_tags(run_id, tags)
 
     def delete(self, run_id: str) -> None:
         """Mark a run deleted; MLflow keeps it until `mlflow gc`."""
@@ -222,6 +201,9 @@ class MlflowStore(Reader):
             own = (self.home.artifacts / study).as_uri() if self.home.owns(self.uri) else None
             self._experiments[study] = _find_or_create(client, study, own)
         return self._experiments[study]
+
+    def _artifacts(self, run: Run) -> Any:
+        return _artifacts_of(run, self.uri)
 
     def _monitor(self, run_id: str) -> Any:
         """Start MLflow's monitor where it is asked for; one that cannot start costs no run."""

@@ -39,6 +39,7 @@ from galaxy_mlflow.progress import (
     refuse_divergence,
 )
 from galaxy_mlflow.splits import Indices
+from galaxy_mlflow.team import ALONE, Team
 
 EVALUATION_BATCH = 256
 
@@ -68,7 +69,7 @@ class Trainer:
         self.job = job
         self.progress = Progress()
         self.epoch = -1
-        self._energy = EpochEnergy(meter or meter_of(job.device))
+        self._energy = EpochEnergy(meter or meter_of(*job.devices))
         self.progress.energy_source = self._energy.source
         _seed_globally(job.seed(Purpose.GLOBAL))
         arm, crop = job.settings, job.study.data.crop
@@ -81,17 +82,28 @@ class Trainer:
         self.optimizer = make_optimizer(arm, self.model)
         self.feed = Feed(job) if features is None else FeatureFeed(job, features)
         self._trained = self.model if features is None else head_of(self.model)
+        self._team = ALONE
+        self._averaging = self._trained
 
-    def epochs(self) -> Iterator[EpochRecord]:
+    def epochs(self, team: Team = ALONE) -> Iterator[EpochRecord]:
         """Train the epochs that are left; yield a record after each.
+
+        Parameters
+        ----------
+        team : this process's place among those that train the run together, all in the same state
 
         Raises
         ------
         DivergedError
             A loss became NaN, infinite or absurd.
+        RankLostError
+            Another process of the team is gone.
         """
+        self._team, self._averaging = team, team.averaging(self._trained)
         while self.epoch + 1 < self.job.settings.epochs:
-            yield self._run_epoch(self.epoch + 1)
+            record = self._run_epoch(self.epoch + 1)
+            team.require_all()
+            yield record
 
     def state(self) -> State:
         """Return all that is needed to go on after the last epoch trained."""
@@ -187,23 +199,38 @@ class Trainer:
 
     def _train_pass(self, epoch: int) -> Scores:
         self._set_mode(training=True)
-        order = torch.randperm(
-            self.job.split.train.size, generator=self.job.generator(Purpose.ORDER, epoch)
-        )
         stream = self._stream(Purpose.TRAIN_AUGMENTATION, epoch)
         loss_sum = torch.zeros((), dtype=torch.float64, device=self.job.device)
         hits = torch.zeros((), dtype=torch.int64, device=self.job.device)
-        for rows in batches(self.job.split.train[order.numpy()], self.job.settings.batch_size):
-            images, labels = self.feed.batch(rows, stream)
-            logits = self._forward(images)
-            loss = nn.functional.cross_entropy(logits, labels)
+        sampler, seen = self._team.sampler(self._batches), 0
+        sampler.set_epoch(epoch)
+        for share in sampler:
+            images, labels = self.feed.batch(share.rows, stream, share.trained)
+            with self._team.as_one(share):
+                logits = self._forward(self._averaging, images)
+            loss = nn.functional.cross_entropy(logits, labels) * share.weight
             self.optimizer.zero_grad(set_to_none=True)
             loss.backward()  # type: ignore[no-untyped-call]
             self.optimizer.step()
-            loss_sum += loss.detach() * len(rows)
-            hits += (logits.detach().argmax(1) == labels).sum()
+            loss_sum += loss.detach() * (len(share.rows) / share.ranks)
+            hits += (logits.detach().argmax(1) == labels)[share.counted].sum()
+            seen += len(share.rows[share.own])
+        return self._train_scores(torch.stack([loss_sum, hits.double(), loss_sum.new_tensor(seen)]))
+
+    def _batches(self, epoch: int) -> list[Indices]:
+        """Return an epoch's batches, in an order drawn for it."""
+        order = torch.randperm(
+            self.job.split.train.size, generator=self.job.generator(Purpose.ORDER, epoch)
+        )
+        return batches(self.job.split.train[order.numpy()], self.job.settings.batch_size)
+
+    def _train_scores(self, sums: Tensor) -> Scores:
+        """Return scores of a training pass from this rank's sums: loss, hits, images seen."""
+        loss, hits, seen = self._team.add_up(sums).tolist()
         n = self.job.split.train.size
-        return Scores(float(loss_sum) / n, float(hits) / n)
+        if seen != n:
+            raise RuntimeError(f"{seen:g} images were trained on in an epoch of {n}")
+        return Scores(loss / n, hits / n)
 
     def _measure(self, passes: Passes) -> dict[str, float]:
         metrics = losses_and_accuracies(passes)
@@ -221,16 +248,23 @@ class Trainer:
         if not part.size:
             return None
         self._set_mode(training=False)
-        logits = torch.cat(
-            [
-                self._forward(self.feed.batch(rows, stream)[0])
-                for rows in np.array_split(part, math.ceil(part.size / EVALUATION_BATCH))
-            ]
-        ).double()
+        logits = self._logits(part, stream)
         labels = self.feed.labels(part)
         loss = float(nn.functional.cross_entropy(logits, labels))
         hits = int((logits.argmax(1) == labels).sum())
         return Scores(loss, hits / part.size, logits.softmax(1).float().cpu())
+
+    def _logits(self, part: Indices, stream: torch.Generator | None) -> Tensor:
+        """Return the logits of all images of a part, in order: float64 (n, n_classes)."""
+        cuts = np.array_split(np.arange(part.size), math.ceil(part.size / EVALUATION_BATCH))
+        found, places = [], []
+        for share in self._team.sampler(lambda _: cuts):
+            images, _ = self.feed.batch(part[share.rows], stream, share.own)
+            places.append(torch.from_numpy(share.rows[share.own]))
+            if len(images):
+                found.append(self._forward(self._trained, images))
+        shape = (part.size, len(self.job.data.classes))
+        return self._team.put_together(found, torch.cat(places).to(self.job.device), shape)
 
     def _set_mode(self, *, training: bool) -> None:
         """Put the network in training or evaluation mode; a head on features knows but one."""
@@ -241,10 +275,10 @@ class Trainer:
         else:
             self.model.eval()
 
-    def _forward(self, images: Tensor) -> Tensor:
+    def _forward(self, network: nn.Module, images: Tensor) -> Tensor:
         """Return logits as float32."""
         self._energy.look()
-        return logits_of(self._trained, images, self.job.settings)
+        return logits_of(network, images, self.job.settings)
 
 
 def make_deterministic(threads: int) -> None:

@@ -14,7 +14,9 @@ from galaxy_mlflow import schema
 from galaxy_mlflow.checkpoints import BEST, LAST
 from galaxy_mlflow.config import ArmSettings
 from galaxy_mlflow.errors import WeightsError
+from galaxy_mlflow.files import link_or_copy
 from galaxy_mlflow.forward import placed
+from galaxy_mlflow.known import KnownRuns
 from galaxy_mlflow.models import build_model, load_backbone, read_state
 from galaxy_mlflow.runs import RunRecord
 from galaxy_mlflow.schema import JobId
@@ -89,8 +91,8 @@ def fetch_trained(store: MlflowStore, run: RunRecord) -> TrainedRun:
     )
 
 
-def fetch_weights(store: MlflowStore, run_id: str) -> Path:
-    """Fetch a run's best weights, or its last checkpoint.
+def fetch_weights(store: MlflowStore | KnownRuns, run_id: str) -> Path:
+    """Fetch a run's best weights, or its last checkpoint; those fetched before, where no server is.
 
     Raises
     ------
@@ -101,11 +103,18 @@ def fetch_weights(store: MlflowStore, run_id: str) -> Path:
     for name in (BEST, LAST):
         file = store.fetch(run_id, f"{schema.CHECKPOINTS}/{name}", folder)
         if file is not None:
-            return file
+            return _kept(file, folder / schema.CHECKPOINTS / name)
     raise WeightsError(
         f"run {run_id} has no checkpoint on {store.shown}: check the run's id, and that the run "
         "is finished"
     )
+
+
+def _kept(file: Path, place: Path) -> Path:
+    """Have a file where it is found without its server, which may have shown its own."""
+    if file.resolve() != place.resolve():
+        link_or_copy(file, place)
+    return place
 
 
 def _json(store: MlflowStore, run: RunRecord, path: str, folder: Path) -> Any:

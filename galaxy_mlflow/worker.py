@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import errno
 import sys
-from collections.abc import Callable
+from collections.abc import Mapping
 from contextlib import AbstractContextManager, nullcontext, suppress
 from dataclasses import dataclass
 from importlib.metadata import version
@@ -33,24 +32,20 @@ from galaxy_mlflow.home import Home
 from galaxy_mlflow.job import TrainingJob
 from galaxy_mlflow.keeper import CheckpointKeeper
 from galaxy_mlflow.machine import hardware, software
+from galaxy_mlflow.outcomes import BUSY, WAITING, JobEvent, JobResult, Report, stopped_by
 from galaxy_mlflow.progress import EpochRecord
+from galaxy_mlflow.ranks import change_of_ranks, team_of
 from galaxy_mlflow.resume import Resumption
 from galaxy_mlflow.run_files import write_run_files
 from galaxy_mlflow.schema import JobId
-from galaxy_mlflow.sinks import MlflowSink
+from galaxy_mlflow.sinks import MlflowSink, SpoolSink
 from galaxy_mlflow.splits import Split
 from galaxy_mlflow.spool import RunStart, Spool
 from galaxy_mlflow.study_note import page_tags
+from galaxy_mlflow.team import Team
 from galaxy_mlflow.timm_names import is_timm
 from galaxy_mlflow.tracking import MlflowStore
-from galaxy_mlflow.train import Trainer, make_deterministic
-
-WAITING = "waiting"
-"""Trained to the end; the server does not have all of it yet."""
-STOPPED = "stopped"
-"""Not trained to the end, and not the run's own fault."""
-BUSY = "busy"
-"""In training elsewhere, by a worker that is alive."""
+from galaxy_mlflow.train import Trainer
 
 
 @dataclass(frozen=True)
@@ -66,41 +61,18 @@ class JobSpec:
     weights_file: Path | None = None
     samples: Path | None = None  # a picture of the data
     device: str = "cpu"
-    threads: int = 1
+    others: tuple[str, ...] = ()  # devices of further ranks
+    threads: int = 1  # of all ranks together
     patience: float = 60.0  # seconds to wait for the server once training has ended
     session: str = ""  # of whoever gives the jobs: they are given again only if the other is gone
     begun: bool = False  # the server has a run of it: without its checkpoint nothing is begun anew
     retry_failed: bool = False  # train it although another worker marked it failed
+    offline: bool = False  # ask no server: records are for `sync` to send
 
     @property
     def job(self) -> JobId:
         """The identity of the run."""
         return JobId(self.study.name, self.split.number, self.arm)
-
-
-@dataclass(frozen=True)
-class JobEvent:
-    """News of a job in training: an epoch done, or a word for the user."""
-
-    job: JobId
-    epoch: int = -1
-    accuracy: float = float("nan")
-    message: str = ""
-    machine: str = ""  # name of the host that trains it
-    server: str = ""  # `away` or `back`, where the message is about the tracking server
-
-
-@dataclass(frozen=True)
-class JobResult:
-    """How a job ended: `finished`, `failed`, `waiting`, `busy` or `stopped`, and why."""
-
-    job: JobId
-    status: str
-    reason: str = ""
-    again: bool = False  # trying again may help: the fault is the machine's or the server's
-
-
-Report = Callable[[JobEvent], None]
 
 
 def run_job(spec: JobSpec, report: Report) -> JobResult:
@@ -120,37 +92,14 @@ def run_job(spec: JobSpec, report: Report) -> JobResult:
         return JobResult(spec.job, BUSY, str(error), again=True)
     except FailedThereError as error:
         return JobResult(spec.job, schema.FAILED, str(error))
-    except ServerRefusedError as error:
-        return JobResult(spec.job, STOPPED, str(error))
-    except ServerError as error:
-        return JobResult(spec.job, STOPPED, str(error), again=True)
-    except GalaxyError as error:
-        return JobResult(spec.job, STOPPED, str(error))
-    except OSError as error:
-        again = not isinstance(error, _THE_USERS)
-        return JobResult(spec.job, STOPPED, _of_disk(error, spec.home), again)
-    except torch.OutOfMemoryError:
-        return JobResult(spec.job, STOPPED, _OF_MEMORY, again=True)
-    except Exception as error:  # whatever a driver throws before training begins
-        return JobResult(spec.job, STOPPED, f"{type(error).__name__}: {error}")
+    except Exception as error:
+        return stopped_by(error, spec.job, spec.home)
 
 
+_GOODBYE = 10.0
+"""Seconds at most to send what waits when a run is stopped: a batch system soon kills it."""
 _GIVE_WAY = 5e-4
 """Seconds for which training may wait for the threads that write and send its records."""
-_THE_USERS = (PermissionError, FileNotFoundError, NotADirectoryError, FileExistsError)
-"""Errors of a disk that waiting does not mend."""
-_OF_MEMORY = "the GPU is out of memory: others use it too, or set gpus under [resources]"
-
-
-def _of_disk(error: OSError, home: Home) -> str:
-    """Return what to tell of an error of a disk, in the same words for all jobs of the home."""
-    if error.errno not in (errno.ENOSPC, errno.EDQUOT):
-        return str(error)
-    file = Path(error.filename or home.path)
-    place = home.path if file.is_relative_to(home.path) else file
-    return (
-        f"{place}: no space left: free some there and call the same command again: nothing is lost"
-    )
 
 
 class _Worker:
@@ -161,11 +110,15 @@ class _Worker:
         self.store = MlflowStore(spec.uri, spec.home)
         self.folder = CheckpointFolder(spool.folder / "checkpoints")
         job = TrainingJob(
-            spec.study, spec.arm, spec.split, spec.data, spec.weights_file, spec.device
+            spec.study, spec.arm, spec.split, spec.data, spec.weights_file, spec.device, spec.others
         )
         features = ensure_features(job, spec.home.features)
+        self.features = spec.home.features if features is not None else None
         self.trainer = Trainer(job, features=features)
-        self.sink = MlflowSink(spool, self.store, self._start(), retry_failed=spec.retry_failed)
+        start, retry = self._start(), spec.retry_failed
+        self.sink = SpoolSink(spool, start)
+        if not spec.offline:
+            self.sink = MlflowSink(spool, self.store, start, retry_failed=retry)
         self.keeper = CheckpointKeeper(self.folder, spool, self.sink, spec.study.checkpoints)
         self.told_away = False
 
@@ -176,7 +129,7 @@ class _Worker:
         except BaseException:  # its threads must not show signs of life of a run nobody trains
             self.keeper.close()
             with suppress(GalaxyError):
-                self.sink.close(patience=5)
+                self.sink.close(patience=5, longest=_GOODBYE)
             raise
         finally:
             self.keeper.close()
@@ -197,22 +150,21 @@ class _Worker:
 
     def _train_and_send(self) -> JobResult:
         self._tell_of_server()
-        if self.spool.ended == schema.FAILED and self.spool.waiting:
+        if self.spool.ended == schema.FAILED and self.spool.waiting and not self.spec.offline:
             return self._arrive(schema.FAILED, "it failed before; the server knows it now")
         if self.spool.ended != schema.FINISHED:
-            make_deterministic(self._threads())
             sys.setswitchinterval(_GIVE_WAY)
             self._resume()
-            with self._watched():
-                self._train()
+            with self._watched(), team_of(self.trainer, self._threads(), self.features) as team:
+                self._train(team)
         return self._arrive(schema.FINISHED)
 
     def _watched(self) -> AbstractContextManager[None]:
         run = self.sink.run
         return nullcontext() if run is None else self.store.watching(run.run_id)
 
-    def _train(self) -> None:
-        for record in self.trainer.epochs():
+    def _train(self, team: Team) -> None:
+        for record in self.trainer.epochs(team):
             self._keep(record)
             accuracy = record.metrics[schema.TEST_ACCURACY]
             self.report(JobEvent(self.spec.job, record.epoch, accuracy, machine=gethostname()))
@@ -263,6 +215,10 @@ class _Worker:
         """Wait until the server has everything; then the spool has done its work."""
         arrived = self.sink.close(self.spec.patience)
         self._pass_news_on()
+        if self.spec.offline:
+            return JobResult(
+                self.spec.job, WAITING if status == schema.FINISHED else status, reason
+            )
         if not arrived:
             why = self.sink.away or "the server has not taken all records yet"
             kept = f"{why}\nKept in the spool: send it later by galaxy-mlflow sync"
@@ -279,17 +235,21 @@ class _Worker:
         state = search.state(self.sink.recorded)
         if state is not None:
             self.trainer.restore(state)
-            self._say(f"resumed after epoch {self.trainer.epoch}")
+            change = change_of_ranks(self._begun_with(), self.trainer.job)
+            self._say(f"resumed after epoch {self.trainer.epoch}{change}")
         elif run is None and self.spec.begun:
-            raise ServerError(
-                f"begun before, and its checkpoint is on the server: {self.sink.away}"
-            )
+            begun = "begun before, and its checkpoint is on the server"
+            if self.spec.offline:
+                raise ServerRefusedError(f"{begun}: go on with it where --offline is not needed")
+            raise ServerError(f"{begun}: {self.sink.away}")
 
     def _threads(self) -> int:
         """Return the threads this run began with: another number would change its bits."""
+        return int(self._begun_with().get(schema.THREADS, self.spec.threads))
+
+    def _begun_with(self) -> Mapping[str, str]:
         run = self.sink.run
-        params = run.params if run is not None else self.spool.start().params
-        return int(params.get(schema.THREADS, self.spec.threads))
+        return run.params if run is not None else self.spool.start().params
 
     def _start(self) -> RunStart:
         spec, study = self.spec, self.spec.study
@@ -304,7 +264,7 @@ class _Worker:
             schema.TEST_HASH: spec.split.test_hash,
             schema.INIT_HASH: self.trainer.init_hash,
             schema.CODE_VERSION: code_version(),
-            schema.HARDWARE: hardware(spec.device),
+            schema.HARDWARE: hardware(spec.device, *spec.others),
             schema.SOFTWARE: software(*["timm"] * is_timm(study.arm[spec.arm].architecture)),
             schema.ENERGY_SOURCE: self.trainer.progress.energy_source,
             schema.ATTEMPT: "1",
@@ -318,8 +278,14 @@ class _Worker:
             schema.SKIPPED: "; ".join(str(item) for item in spec.data.skipped)[:5000],
         }
         params = {**study.arm_params(spec.arm), schema.THREADS: str(spec.threads)}
+        if spec.others:
+            params[schema.RANKS] = str(1 + len(spec.others))
         if spec.split.n_pool is not None:
             params[schema.N_POOL] = str(spec.split.n_pool)
+        tags |= {
+            f"{schema.TUNED}{arm}": tuned.model_dump_json(exclude_none=True)
+            for arm, tuned in study.tuned.items()
+        }
         return RunStart(
             spec.job,
             {key: value for key, value in tags.items() if value},

@@ -2,6 +2,7 @@
 
 `python -m mlflow_server.ray_node head` or `worker`. Ray's processes end with their cluster: when
 the head goes, so do the nodes. Here they are started again, and wait until there is a head again.
+`driver` is a node that offers nothing, for a command beside it that gives the cluster work.
 `health` asks a running head whether it serves, and ends with 0 if so.
 
 SIGTERM takes the node out of the cluster: it is given no more work, what trains here is told to
@@ -26,10 +27,16 @@ from types import FrameType
 from typing import NoReturn
 
 from galaxy_mlflow.errors import ConfigError
+from galaxy_mlflow.processes import available_cores
 from mlflow_server.settings import Settings
 
 HEAD_PORT, DASHBOARD_PORT = 6379, 8265
-AGENT_PORTS = {"head": "52365", "worker": "52366"}
+AGENT_PORTS = {"head": "52365", "worker": "52366", "driver": "52367"}
+STARTS = {
+    "head": "Ray's head starts",
+    "worker": "joins {address} with {cores} CPUs",
+    "driver": "joins {address} to give it work",
+}
 HEALTH = f"http://127.0.0.1:{DASHBOARD_PORT}/api/gcs_healthz"
 SESSIONS = Path("/tmp/ray")  # noqa: S108
 """Where Ray keeps sockets and logs; nobody reads those of a session that has ended."""
@@ -54,11 +61,13 @@ def start_command(role: str) -> list[str]:
         # On the host's network, where another node may be too: no port that both would want.
         common += ["--node-ip-address", own, "--min-worker-port", "0", "--max-worker-port", "0"]
         common += ["--dashboard-agent-listen-port", AGENT_PORTS[role]]
+    nothing_trains_here = ["--num-cpus", "0", "--num-gpus", "0"]
+    if role == "driver":
+        return [*common, "--address", address(), *nothing_trains_here]
     if role == "worker":
         return [*common, "--address", address(), "--num-cpus", str(cores())]
     host = os.environ.get("RAY_DASHBOARD_HOST") or "0.0.0.0"  # noqa: S104
     dashboard = ["--dashboard-host", host, "--dashboard-port", str(DASHBOARD_PORT)]
-    nothing_trains_here = ["--num-cpus", "0", "--num-gpus", "0"]
     return [*common, "--head", "--port", str(HEAD_PORT), *dashboard, *nothing_trains_here]
 
 
@@ -70,7 +79,7 @@ def cores() -> int:
     ConfigError
         It is no number of cores.
     """
-    return Settings.here().number("RAY_CPUS", len(os.sched_getaffinity(0)), MOST_CORES)
+    return Settings.here().number("RAY_CPUS", available_cores(), MOST_CORES)
 
 
 def address() -> str:
@@ -100,11 +109,11 @@ def wait_for_head() -> None:
 def serve(role: str) -> NoReturn:
     """Run the node until the container is to stop, which raises `Leaving`."""
     while True:
-        if role == "worker":
+        if role != "head":
             wait_for_head()
         shutil.rmtree(SESSIONS, ignore_errors=True)
         node = start(role)
-        say("Ray's head starts" if role == "head" else f"joins {address()} with {cores()} CPUs")
+        say(STARTS[role].format(address=address(), cores=cores()))
         try:
             status = node.wait()
         except Leaving:

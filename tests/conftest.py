@@ -38,7 +38,7 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
     if without:
         terminalreporter.write_line(f"{without} tests did not run: they need an NVIDIA GPU.")
     ignored = terminalreporter.config.getoption("ignore") or ()
-    for name in ("servers", "compose"):
+    for name in ("servers", "slurm", "compose"):
         if f"tests/{name}" in map(str, ignored):
             terminalreporter.write_line(
                 f"The tests of tests/{name} did not run here: make test-{name}"

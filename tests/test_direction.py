@@ -13,25 +13,28 @@ import pytest
 ROOT = Path(__file__).parent.parent
 PACKAGE = tuple(
     """
-    errors files processes schema timm_names settings data_settings config label_counts study_file
-    metrics calibration splits morphology simulate fractals pictures listings targets surveys
-    service fetch vizier nair_abraham data_card catalog blocks image_store image_index cache
-    data_input contact_sheet augment timm_models models pretrain checkpoints energy progress job
-    feed optimize stem forward features train run_figures run_files home arm_view study_page
-    study_note spool runs claims status reading uploads server_errors importing history_names
-    histories history_csv tensorboard_logs tracking chosen fitted fetched trained image_list
-    decoding predict members answers predict_run served registry explain packing kept courier resume
-    tidy sinks plan prepare estimate machine keeper worker resources dispatch engine ray_parcel
-    ray_mail ray_job ray_log ray_cluster ray_pipe ray_need ray_driver ray_crew ray_predict display
-    delivery runner evidence doctor master_record options cli_fetch cli_data cli_runs cli_status
-    cli_predict cli_machine cli_accounts cli_storage cli_checkpoint cli_import cli_register cli
+    errors files processes schema timm_names settings recipe tune_settings data_settings config
+    label_counts study_file metrics calibration splits morphology simulate fractals pictures
+    listings targets surveys service fetch vizier nair_abraham data_card catalog blocks image_store
+    image_index cache data_input contact_sheet augment timm_models models pretrain checkpoints
+    energy progress job feed optimize stem forward features sampler whole_batch team train ranks
+    run_figures run_files home arm_view study_page study_note spool runs claims status reading
+    uploads server_errors importing history_names histories history_csv tensorboard_logs side_runs
+    tracking known chosen fitted fetched trained image_list decoding predict members answers
+    predict_run served registry explain packing kept courier resume tidy sinks plan prepare estimate
+    machine keeper outcomes worker objective trial resources dispatch engine trial_crew ray_parcel
+    ray_mail ray_job ray_task ray_log ray_cluster placement ray_pipe ray_need ray_driver ray_crew
+    ray_trials ray_predict display delivery runner trial_storage search tuning_log tune_display
+    tuned_file tuner evidence doctor master_record options cli_fetch cli_data cli_runs cli_tune
+    cli_status cli_predict cli_machine cli_accounts cli_storage cli_checkpoint cli_import
+    cli_register cli
     """.split()
 )
 ANALYSIS = tuple(
     """
     stats points export study arrow_rows database exported asking query pairs curves matrices
-    classes predictions answers disputes mistakes illustrations times wording sheet prose
-    findings compare energy tables facts learning_curve figures gallery paper contents markup
+    classes predictions answers disputes mistakes illustrations times wording sheet tuning
+    prose findings compare energy tables facts learning_curve figures gallery paper contents markup
     mistakes_page page report
     """.split()
 )
@@ -133,16 +136,18 @@ def test_importing_it_loads_neither_torch_nor_mlflow(module: str) -> None:
     [
         [],
         ["run"],
+        ["prepare"],
         ["status"],
         ["data"],
         ["user", "add"],
         ["predict"],
         ["import", "csv"],
         ["register"],
+        ["tune"],
     ],
 )
 def test_help_loads_nothing_that_only_work_needs(command: list[str]) -> None:
-    heavy = {"torch", "torchvision", "mlflow", "pandas", "numpy", "sqlalchemy", "rich"}
+    heavy = {"torch", "torchvision", "mlflow", "pandas", "numpy", "sqlalchemy", "rich", "optuna"}
     code = f"""
 import sys
 from galaxy_mlflow.cli import app

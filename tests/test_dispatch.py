@@ -10,8 +10,8 @@ import pytest
 
 from galaxy_mlflow import schema
 from galaxy_mlflow.dispatch import Crew, Lost, News, Rules, dispatch
+from galaxy_mlflow.outcomes import BUSY, STOPPED, WAITING, JobEvent, JobResult, Report
 from galaxy_mlflow.schema import JobId
-from galaxy_mlflow.worker import BUSY, STOPPED, WAITING, JobEvent, JobResult, Report
 
 JOBS = [JobId("s", split, arm) for split in range(3) for arm in ("pretrained", "scratch")]
 Answer = Callable[[JobId, int], Sequence[News]]

@@ -10,9 +10,9 @@ from rich.console import Console
 
 from galaxy_mlflow import schema
 from galaxy_mlflow.display import Display
+from galaxy_mlflow.outcomes import JobEvent, JobResult
 from galaxy_mlflow.plan import Plan, PlannedRun
 from galaxy_mlflow.schema import JobId
-from galaxy_mlflow.worker import JobEvent, JobResult
 
 JOBS = [JobId("s", split, arm) for split in range(20) for arm in ("pretrained", "scratch")]
 

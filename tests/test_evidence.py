@@ -48,7 +48,7 @@ def trained(database_home: Home, tmp_path_factory: pytest.TempPathFactory) -> Pa
 def _run(study: str) -> None:
     from galaxy_mlflow.cli_runs import train
     from galaxy_mlflow.options import read_study
-    from galaxy_mlflow.runner import Machine
+    from galaxy_mlflow.placement import Machine
 
     assert train(*read_study(study, None, None, None), Machine(threads=1)) == 0
 

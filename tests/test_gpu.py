@@ -10,6 +10,7 @@ import torch
 from small_study import job_of, load
 
 from galaxy_mlflow.energy import meter_of
+from galaxy_mlflow.ranks import team_of
 from galaxy_mlflow.schema import ENERGY_JOULES, EPOCH_SECONDS, TEST_ACCURACY, TRAIN_LOSS
 from galaxy_mlflow.train import Trainer, make_deterministic
 
@@ -55,3 +56,18 @@ def test_a_run_on_the_gpu_has_its_joules(tmp_path: Path) -> None:
     assert meter.source.startswith("NVML GPU")
     metrics = trained(tmp_path, "cuda")
     assert all(0 < epoch[ENERGY_JOULES] < 2000 * epoch[EPOCH_SECONDS] for epoch in metrics[1:])
+
+
+@pytest.mark.skipif(torch.cuda.device_count() < 2, reason="needs two GPUs: an NVIDIA GPU a rank")
+def test_two_gpus_train_and_evaluate_as_one(tmp_path: Path) -> None:
+    """By NCCL; the second rank takes its state and its generator from the first."""
+    study, data = load(tmp_path, "arm.one.optimizer=sgd", "arm.one.batch_size=15")
+    job = replace(job_of(study, data), device="cuda:0")
+    found = []
+    for others in ((), ("cuda:1",)):
+        trainer = Trainer(replace(job, others=others))
+        with team_of(trainer, 2) as team:
+            found.append([record.metrics for record in trainer.epochs(team)])
+    for one, two in zip(*found, strict=True):
+        assert two[TRAIN_LOSS] == pytest.approx(one[TRAIN_LOSS], rel=1e-3)
+        assert two["test_loss"] == pytest.approx(one["test_loss"], rel=1e-3)

@@ -17,6 +17,7 @@ from galaxy_mlflow import ray_job, schema
 from galaxy_mlflow.config import Study
 from galaxy_mlflow.errors import ConfigError
 from galaxy_mlflow.home import Home
+from galaxy_mlflow.outcomes import STOPPED, JobEvent, JobResult, Report
 from galaxy_mlflow.prepare import prepare_data
 from galaxy_mlflow.ray_job import measure_there, train
 from galaxy_mlflow.ray_mail import Unfit
@@ -25,7 +26,7 @@ from galaxy_mlflow.ray_parcel import Common, Order, Parcel, RaySetting, WeightsF
 from galaxy_mlflow.resources import Resources
 from galaxy_mlflow.schema import JobId
 from galaxy_mlflow.study_file import load_study_file
-from galaxy_mlflow.worker import STOPPED, JobEvent, JobResult, JobSpec, Report
+from galaxy_mlflow.worker import JobSpec
 
 JOB = JobId("small", 0, "one")
 ORDER = Order(JOB)

@@ -13,19 +13,20 @@ from pathlib import Path
 import pytest
 from small_study import STUDY, write_study
 
-from galaxy_mlflow import ray_cluster, ray_job
+from galaxy_mlflow import processes, ray_cluster
 from galaxy_mlflow.config import Study
 from galaxy_mlflow.dispatch import Lost
 from galaxy_mlflow.errors import ConfigError, ServerError
 from galaxy_mlflow.home import Home
+from galaxy_mlflow.outcomes import WAITING, JobEvent, JobResult
+from galaxy_mlflow.processes import Terminated, sigterm_like_ctrl_c
 from galaxy_mlflow.ray_cluster import Capacity, capacity, check_address, check_device, slots_of
 from galaxy_mlflow.ray_driver import _Machines
-from galaxy_mlflow.ray_job import cuda_device
+from galaxy_mlflow.ray_job import cuda_devices
 from galaxy_mlflow.ray_mail import Placed, Unfit
 from galaxy_mlflow.resources import Resources, given, gpu_share
 from galaxy_mlflow.schema import JobId
 from galaxy_mlflow.study_file import load_study_file
-from galaxy_mlflow.worker import WAITING, JobEvent, JobResult
 from mlflow_server import ray_node
 
 JOB = JobId("small", 0, "one")
@@ -71,18 +72,20 @@ def test_as_many_jobs_share_a_gpu_as_fit_and_no_more(part: float) -> None:
 
 
 @pytest.mark.parametrize(
-    ("mine", "visible", "device"),
+    ("mine", "visible", "devices"),
     [
-        (["1"], None, "cuda:1"),
-        (["5"], "4,5", "cuda:1"),
-        (["0"], "", "cuda:0"),
-        ([], "0", "cuda"),
+        (["1"], None, ("cuda:1",)),
+        (["5"], "4,5", ("cuda:1",)),
+        (["0"], "", ("cuda:0",)),
+        ([], "0", ("cuda",)),
+        (["3", "1"], None, ("cuda:3", "cuda:1")),
+        (["7", "5"], "4,5,6,7", ("cuda:3", "cuda:1")),
     ],
 )
-def test_a_job_trains_on_the_gpu_that_ray_gave_it(
-    mine: list[str], visible: str | None, device: str
+def test_a_job_trains_on_the_gpus_that_ray_gave_it(
+    mine: list[str], visible: str | None, devices: tuple[str, ...]
 ) -> None:
-    assert cuda_device(mine, visible) == device
+    assert cuda_devices(mine, visible) == devices
 
 
 def test_what_the_study_file_says_is_taken_without_measuring(tmp_path: Path) -> None:
@@ -194,13 +197,40 @@ def test_a_machine_that_leaves_has_its_jobs_close_their_records() -> None:
     before = signal.getsignal(signal.SIGTERM)
 
     def train_until_told() -> None:
-        with ray_job._told_to_leave():
+        with sigterm_like_ctrl_c():
             os.kill(os.getpid(), signal.SIGTERM)
             time.sleep(10)
 
-    with pytest.raises(KeyboardInterrupt):
-        train_until_told()
+    try:
+        with pytest.raises(Terminated):
+            train_until_told()
+    finally:
+        assert signal.alarm(0) > 0, "nothing would end a task that does not close its records"
     assert signal.getsignal(signal.SIGTERM) == before
+
+
+def test_who_gives_the_cluster_work_is_a_node_that_offers_nothing(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("RAY_HEAD", "there")
+    words = ray_node.start_command("driver")
+    assert words[words.index("--address") + 1] == "there:6379"
+    assert [words[words.index(f"--num-{what}") + 1] for what in ("cpus", "gpus")] == ["0", "0"]
+
+
+@pytest.mark.parametrize(
+    ("quota", "cores"),
+    [("150000 100000", 1), ("50000 100000", 1), ("6400000 100000", None), ("max 100000", None)],
+)
+def test_a_containers_share_of_the_processors_counts(
+    quota: str, cores: int | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("RAY_CPUS", raising=False)
+    file = tmp_path / "cpu.max"
+    file.write_text(f"{quota}\n")
+    monkeypatch.setattr(processes, "_CPU_MAX", file)
+    expected = cores or len(os.sched_getaffinity(0))
+    assert processes.available_cores() == ray_node.cores() == expected
 
 
 @pytest.mark.parametrize("cores", ["two", "0", "1.5", "-1"])

@@ -179,7 +179,7 @@ def printed(notebook: Path) -> list[str]:
 def test_the_commands_for_developers_are_what_ci_runs() -> None:
     ci = (ROOT / ".ci" / "run").read_text()
     makefile = (ROOT / "Makefile").read_text()
-    for target in ("test", "test-servers", "test-compose", "chaos", "check"):
+    for target in ("test", "test-servers", "test-slurm", "test-compose", "chaos", "check"):
         assert f"make {target}" in commands()
         assert f"\nmake {target}" in ci
         assert f"\n{target}: install\n" in makefile

@@ -19,13 +19,15 @@ from galaxy_mlflow.claims import LEFT
 from galaxy_mlflow.config import Study
 from galaxy_mlflow.errors import ClaimLostError, DivergedError
 from galaxy_mlflow.home import Home
+from galaxy_mlflow.outcomes import BUSY, STOPPED, JobResult
 from galaxy_mlflow.prepare import draw_splits
 from galaxy_mlflow.progress import EpochRecord
 from galaxy_mlflow.runs import RunRecord
 from galaxy_mlflow.spool import Event, Kind, Spool
+from galaxy_mlflow.team import Team
 from galaxy_mlflow.tracking import MlflowStore
 from galaxy_mlflow.train import Trainer
-from galaxy_mlflow.worker import BUSY, STOPPED, JobResult, JobSpec, run_job
+from galaxy_mlflow.worker import JobSpec, run_job
 
 
 @pytest.fixture(scope="module")
@@ -60,7 +62,7 @@ def job(material: tuple[Study, GalaxyData], database_home: Home, tmp_path: Path)
 @pytest.fixture
 def training_raises(monkeypatch: pytest.MonkeyPatch) -> Callable[[BaseException], None]:
     def set_error(error: BaseException) -> None:
-        def epochs(_: Trainer) -> Iterator[EpochRecord]:
+        def epochs(_: Trainer, _team: Team) -> Iterator[EpochRecord]:
             raise error
 
         monkeypatch.setattr(Trainer, "epochs", epochs)

@@ -20,12 +20,13 @@ from galaxy_mlflow.config import Study
 from galaxy_mlflow.dispatch import Crew, Rules, dispatch
 from galaxy_mlflow.errors import ConfigError, ServerError
 from galaxy_mlflow.home import Home
+from galaxy_mlflow.outcomes import JobEvent, JobResult
 from galaxy_mlflow.prepare import draw_splits, prepare_data
 from galaxy_mlflow.ray_crew import RayCrew, RaySetting
 from galaxy_mlflow.schema import JobId
 from galaxy_mlflow.study_file import load_study_file
 from galaxy_mlflow.tracking import MlflowStore
-from galaxy_mlflow.worker import JobEvent, JobResult, JobSpec, run_job
+from galaxy_mlflow.worker import JobSpec, run_job
 from mlflow_server.local import LocalServer, free_port, serving
 
 EPOCHS = 5

@@ -70,7 +70,7 @@ def listening(processes: Iterable[psutil.Process]) -> set[str]:
     return found
 
 
-@pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGKILL])
+@pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
 def test_nothing_stays_of_a_cluster_started_here(
     study: Path, tmp_path: Path, temporary: Path, how: signal.Signals
 ) -> None:
@@ -81,13 +81,17 @@ def test_nothing_stays_of_a_cluster_started_here(
     heard_at = listening(everything)
     if how == signal.SIGINT:
         os.killpg(process.pid, how)  # as a terminal does
+    elif how == signal.SIGTERM:
+        for one in (psutil.Process(process.pid), *everything):  # as Slurm does
+            with suppress(psutil.NoSuchProcess):
+                one.send_signal(how)
     else:
         process.kill()
     process.wait(timeout=GONE)
     _, alive = psutil.wait_procs(everything, timeout=GONE)
     assert not alive
-    if how == signal.SIGINT:
-        assert process.returncode == 130
+    if how != signal.SIGKILL:
+        assert process.returncode == 128 + how
         assert "Traceback" not in log.read_text()
         assert not clusters(temporary)
     assert heard_at == {"127.0.0.1"}

@@ -1,0 +1,40 @@
+# What the scripts share; read after settings.sh.
+# shellcheck shell=bash
+# shellcheck disable=SC2034  # the scripts use what is set here
+
+# Goes before a command: runs it in the container image, where settings.sh names one.
+inside=()
+[[ -z ${IMAGE:-} ]] || inside=(apptainer exec --nv --bind "$GALAXY_MLFLOW_HOME" "$IMAGE")
+
+# The password is in no script and no job's settings: who looks at the job sees the file's name.
+log_in() {
+  [[ -n ${MLFLOW_PASSWORD_FILE:-} ]] || return 0
+  if [[ $(stat --format %a "$MLFLOW_PASSWORD_FILE") != [46]00 ]]; then
+    echo "$MLFLOW_PASSWORD_FILE: must be there, for you alone: chmod 600 $MLFLOW_PASSWORD_FILE" >&2
+    return 2
+  fi
+  MLFLOW_TRACKING_PASSWORD=$(<"$MLFLOW_PASSWORD_FILE")
+  export MLFLOW_TRACKING_PASSWORD
+}
+
+# attend COMMAND...: runs it and passes SIGTERM on; bash alone would hear it when all is over.
+attend() {
+  local child code told=
+  "$@" &
+  child=$!
+  trap 'told=yes; kill -TERM "$child" 2>/dev/null' TERM
+  while wait "$child"; code=$?; [[ -n $told ]]; do
+    told=  # the signal cut the waiting short
+  done
+  trap - TERM
+  return "$code"
+}
+
+# go_on_later CODE: ends the job; one that was stopped (143) waits in the queue again. Where Slurm
+# preempts without a word, or loses the node, it does so itself. A cancelled job is not running.
+go_on_later() {
+  if [[ $1 == 14[23] && -n $(squeue --noheader --states=RUNNING --jobs="$SLURM_JOB_ID") ]]; then
+    scontrol requeue "$SLURM_JOB_ID" && sleep 60  # until Slurm ends this script
+  fi
+  exit "$1"
+}

@@ -1,0 +1,87 @@
+"""One trial: no test part, stopped when it is told, and gone on with to the same bits."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from small_study import load
+
+from galaxy_mlflow import schema
+from galaxy_mlflow.home import Home
+from galaxy_mlflow.prepare import draw_splits
+from galaxy_mlflow.trial import TrialEvent, TrialSpec, run_trial, tuning_splits
+
+
+def test_no_trial_looks_at_an_image_of_a_test_part(tmp_path: Path) -> None:
+    study, data = load(tmp_path)
+    splits = draw_splits(study, data, study.tuning_splits)
+    test = splits[study.tuning_splits[0]].test
+    poisoned = data.labels.copy()
+    poisoned[test] = 10_000  # no class: whoever touches one of them fails
+    assert test.size
+    (split,) = tuning_splits(study, splits, "one")
+    spec = TrialSpec(
+        study, "one", 0, (split,), replace(data, labels=poisoned), tmp_path / "t", Home(tmp_path)
+    )
+    events: list[TrialEvent] = []
+    result = run_trial(spec, lambda event: bool(events.append(event)))
+    assert result.status == schema.FINISHED
+    assert set(events[-1].curves) == {
+        f"{part}_{what}" for part in ("train", "val") for what in ("loss", "accuracy")
+    }
+    whole = replace(spec, splits=(splits[study.tuning_splits[0]],))
+    assert run_trial(whole, lambda _: False).status == schema.FAILED
+
+
+def test_a_trial_stops_when_it_is_told_and_leaves_nothing(tmp_path: Path) -> None:
+    study, data = load(tmp_path)
+    splits = tuning_splits(study, draw_splits(study, data, study.tuning_splits), "one")
+    spec = TrialSpec(study, "one", 3, splits, data, tmp_path / "t", Home(tmp_path))
+    heard: list[int] = []
+
+    def stop_after_two(event: TrialEvent) -> bool:
+        heard.append(event.epoch)
+        return event.epoch == 1
+
+    assert run_trial(spec, stop_after_two).status == schema.PRUNED
+    assert heard == [0, 1]
+    assert not (tmp_path / "t").exists()
+
+
+def test_a_trial_goes_on_from_its_checkpoint_to_the_same_bits(tmp_path: Path) -> None:
+    study, data = load(tmp_path, "tune.splits=2")
+    splits = tuning_splits(study, draw_splits(study, data, study.tuning_splits), "one")
+    spec = TrialSpec(study, "one", 3, splits, data, tmp_path / "t", Home(tmp_path))
+    whole: list[TrialEvent] = []
+    run_trial(spec, lambda event: bool(whole.append(copied(event))))
+    for stopped_at in range(6):
+        found: list[TrialEvent] = []
+
+        def ask(event: TrialEvent, at: int = stopped_at, to: list[TrialEvent] = found) -> bool:
+            if len(to) == at:
+                raise KeyboardInterrupt
+            return bool(to.append(copied(event)))
+
+        with pytest.raises(KeyboardInterrupt):
+            run_trial(spec, ask)
+        rest: list[TrialEvent] = []
+        run_trial(spec, lambda event, to=rest: bool(to.append(copied(event))))  # type: ignore[misc]
+        last = {event.place: event.curves for event in [*found, *rest]}
+        assert last == {event.place: event.curves for event in whole}
+
+
+def copied(event: TrialEvent) -> TrialEvent:
+    return replace(event, curves={name: list(values) for name, values in event.curves.items()})
+
+
+def test_trials_have_the_parts_of_a_run_but_no_test_part(tmp_path: Path) -> None:
+    study, data = load(tmp_path)
+    splits = draw_splits(study, data, study.tuning_splits)
+    (split,) = tuning_splits(study, splits, "two")
+    whole = splits[study.tuning_splits[0]]
+    assert np.array_equal(split.train, whole.train)
+    assert np.array_equal(split.val, whole.val)
+    assert split.test.size == 0
