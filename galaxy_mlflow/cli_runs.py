@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -37,7 +39,6 @@ if TYPE_CHECKING:
     from galaxy_mlflow.plan import Selection
 
 INTERRUPTED = 130
-STOPPED = "stopped; nothing is lost: call the same command again to go on"
 ENGINES = ("local", "ray")
 
 
@@ -140,13 +141,10 @@ def prepare(
 
     settings, wanted = read_study(study, override, splits, arms)
     display, machine = Display(console()), Machine(skip_bad=skip_bad)
-    try:
+    with told_when_stopped():
         ready = make_ready(settings, wanted, machine, display)
         if features:
             compute_features(ready, wanted.arms, "cpu", display)
-    except KeyboardInterrupt:
-        complain(STOPPED)
-        raise typer.Exit(INTERRUPTED) from None
     say(f"images:  {ready.data.labels.size:,} decoded")
     for arm, file in ready.weights.items():
         say(f"weights: {arm}: {file or settings.arm[arm].weights}")
@@ -164,7 +162,8 @@ def sync() -> None:
     from galaxy_mlflow.tracking import MlflowStore
 
     home = Home.default()
-    complete = sync_spools(home, MlflowStore(home.tracking_uri, home), Display(console()))
+    with told_when_stopped():
+        complete = sync_spools(home, MlflowStore(home.tracking_uri, home), Display(console()))
     say("the server has everything" if complete else "some records are still waiting")
     raise typer.Exit(0 if complete else 1)
 
@@ -180,6 +179,19 @@ def engine_of(name: str, jobs: int, address: str | None) -> Literal["local", "ra
     if address is not None:
         raise ConfigError("--address is a Ray cluster's: give --engine ray too")
     return "local"
+
+
+@contextmanager
+def told_when_stopped() -> Iterator[None]:
+    """Have Ctrl-C and SIGTERM end the command with a word, and with the code that shells expect."""
+    from galaxy_mlflow.processes import TERMINATED, Terminated, sigterm_like_ctrl_c
+
+    try:
+        with sigterm_like_ctrl_c():
+            yield
+    except KeyboardInterrupt as stop:
+        complain("stopped; nothing is lost: call the same command again to go on")
+        raise typer.Exit(TERMINATED if isinstance(stop, Terminated) else INTERRUPTED) from None
 
 
 def _require_offline(engine: str, replace_runs: bool) -> None:
@@ -206,15 +218,10 @@ def _tell_of_spool(study: str) -> None:
 def train(study: Study, wanted: Selection, machine: Machine) -> int:
     """Train what is left of a study and say what came of it; return the exit code."""
     from galaxy_mlflow.display import Display
-    from galaxy_mlflow.processes import TERMINATED, Terminated, sigterm_like_ctrl_c
     from galaxy_mlflow.runner import run_study
 
-    try:
-        with sigterm_like_ctrl_c():
-            outcome = run_study(study, wanted, machine, Display(console()))
-    except KeyboardInterrupt as stop:
-        complain(STOPPED)
-        return TERMINATED if isinstance(stop, Terminated) else INTERRUPTED
+    with told_when_stopped():
+        outcome = run_study(study, wanted, machine, Display(console()))
     if machine.offline:
         _tell_of_spool(study.name)
     counts = outcome.counts()

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from galaxy_mlflow.cli_runs import INTERRUPTED, engine_of
+from galaxy_mlflow.cli_runs import engine_of, told_when_stopped
 from galaxy_mlflow.options import (
     AddressOption,
     ArmsOption,
@@ -18,7 +18,6 @@ from galaxy_mlflow.options import (
     SkipBadOption,
     StudyArgument,
     ThreadsOption,
-    complain,
     console,
     read_study,
     say,
@@ -81,11 +80,8 @@ def _tune(wanted: Tuning) -> int:
     from galaxy_mlflow.display import Display
     from galaxy_mlflow.tuner import tune_study
 
-    try:
+    with told_when_stopped():
         outcome = tune_study(wanted, Display(console()))
-    except KeyboardInterrupt:
-        complain("stopped; nothing is lost: call the same command again to go on")
-        return INTERRUPTED
     if outcome.left:
         say(f"{len(outcome.left)} trials did not end: call the same command again to go on")
         return 1

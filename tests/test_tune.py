@@ -319,7 +319,8 @@ def test_one_call_at_a_time_tunes_a_study(call: Call, home: Home, file: Path) ->
     process = start(file, home)
     wait_for(process, lambda: any(home.path.glob("tuning/*/*/trial-000")))
     done = call("tune", str(file), "--set", "training.epochs=4")
-    process.send_signal(signal.SIGINT)
+    process.send_signal(signal.SIGTERM)
     process.communicate(timeout=60)
+    assert process.returncode == 143
     assert done.code == 1
     assert "is being tuned from this home by another process" in done.err
