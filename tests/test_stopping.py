@@ -191,9 +191,9 @@ import time
 from galaxy_mlflow import processes
 processes.LAST_MOMENT = 1
 with processes.sigterm_like_ctrl_c():
-    print("ready", flush=True)
     while True:
         try:
+            print("ready", flush=True)
             time.sleep(60)
         except KeyboardInterrupt:
             pass

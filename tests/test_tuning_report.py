@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -43,19 +44,25 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> Writer:
     return Writer(tmp_path_factory.mktemp("tuned"))
 
 
-def tuned_study(store: Writer, name: str, *records: dict[str, Any] | None) -> Study:
-    """Write a study of six splits whose runs carry these records of their arms."""
-    tags = {
+@pytest.fixture(scope="module")
+def base(store: Writer) -> Study:
+    """A study of six splits."""
+    store.study("study", [Job(split, arm) for split in range(6) for arm in ARMS])
+    return load_study("study", store.uri)
+
+
+def tuned_study(base: Study, *records: dict[str, Any] | None) -> Study:
+    """Return the study with runs that carry these records of their arms."""
+    more = {
         f"{schema.TUNED}{arm}": json.dumps(record)
         for arm, record in zip(ARMS, records, strict=True)
         if record is not None
     }
-    store.study(name, [Job(split, arm, tags=tags) for split in range(6) for arm in ARMS])
-    return load_study(name, store.uri)
+    return replace(base, tags={run: {**tags, **more} for run, tags in base.tags.items()})
 
 
-def test_arms_that_were_tuned_alike(store: Writer, tmp_path: Path) -> None:
-    study = tuned_study(store, "alike", RECORD, {**RECORD, "best_value": 0.4})
+def test_arms_that_were_tuned_alike(base: Study, tmp_path: Path) -> None:
+    study = tuned_study(base, RECORD, {**RECORD, "best_value": 0.4})
     found = tuning.tuning_of(study, ARMS)
     assert (found.faults, found.untuned, found.inside) == ((), (), ())
     assert found.shared == pytest.approx(0.1)  # 100 of 1,000 galaxies validate
@@ -75,8 +82,9 @@ def test_arms_that_were_tuned_alike(store: Writer, tmp_path: Path) -> None:
     assert "not fair" not in page
     table = (tmp_path / "report" / "tables" / "tuning.tex").read_text()
     assert "pretrained & 12 & 5 & 6 & 1 & 61 & 0.4321 & 0.5432 & 7" in table
-    assert not any(note.startswith(tuning.NOT_ALIKE) for note in compare(study).notes)
-    assert tuning.SETTINGS_ONLY in compare(study).notes
+    notes = compare(study).notes
+    assert not any(note.startswith(tuning.NOT_ALIKE) for note in notes)
+    assert tuning.SETTINGS_ONLY in notes
 
 
 @pytest.mark.parametrize(
@@ -94,13 +102,13 @@ def test_arms_that_were_tuned_alike(store: Writer, tmp_path: Path) -> None:
     ],
 )
 def test_arms_that_were_not_tuned_alike_are_not_fairly_compared(
-    store: Writer, tmp_path: Path, change: dict[str, Any] | None, words: str
+    base: Study, tmp_path: Path, change: dict[str, Any] | None, words: str
 ) -> None:
-    name = f"odd-{abs(hash(words)) % 10**8}"
-    study = tuned_study(store, name, RECORD, None if change is None else {**RECORD, **change})
-    (fault,) = [note for note in compare(study).notes if note.startswith(tuning.NOT_ALIKE)]
+    study = tuned_study(base, RECORD, None if change is None else {**RECORD, **change})
+    compared = compare(study)
+    (fault,) = [note for note in compared.notes if note.startswith(tuning.NOT_ALIKE)]
     assert words in fault
-    assert fault in compare(study).paragraph
+    assert fault in compared.paragraph
     assert "The arms were tuned alike" not in tuning.in_prose(tuning.tuning_of(study, ARMS))
     if change is None:
         page = write_report(study, tmp_path / "report.html").read_text()
@@ -115,14 +123,14 @@ def test_runs_of_an_arm_that_disagree_are_named(store: Writer) -> None:
     assert "the runs of pretrained disagree on how it was tuned" in fault
 
 
-def test_a_record_that_somebody_edited_counts_as_none(store: Writer) -> None:
-    study = tuned_study(store, "edited", RECORD, {"trials": 12})
+def test_a_record_that_somebody_edited_counts_as_none(base: Study) -> None:
+    study = tuned_study(base, RECORD, {"trials": 12})
     assert tuning.tuning_of(study, ARMS).untuned == ("scratch",)
 
 
-def test_splits_that_are_compared_and_were_tuned_on_are_named(store: Writer) -> None:
+def test_splits_that_are_compared_and_were_tuned_on_are_named(base: Study) -> None:
     inside = {**RECORD, "splits": [0, 3]}
-    study = tuned_study(store, "inside", inside, inside)
+    study = tuned_study(base, inside, inside)
     text = tuning.in_prose(tuning.tuning_of(study, ARMS))
     assert "on the validation parts of splits 0, 3." in text
     assert "Of the splits compared, tuning saw the validation part of 0, 3;" in text
