@@ -8,7 +8,7 @@ CHAOS ?= tests/chaos
 # All with a bar of docs/performance.md; they start what servers they need. Those of docs/scale.md,
 # upload and load_server measure a running stack or many machines.
 BENCH ?= train cache recording query checkpoints startup simulate many_jobs augment precision \
-  probe predict few_labels false_positives demo
+  probe predict few_labels false_positives tune demo
 
 .PHONY: up down demo test test-servers test-slurm test-compose chaos check format notebook bench install clean
 

@@ -46,6 +46,10 @@ class Team:
             _WithUnused(model), forward_sync_buffers=False, find_unused_parameters=True
         )
 
+    def weighed(self, loss: Tensor, share: Share) -> Tensor:
+        """Return this rank's mean loss, times what makes the mean over ranks the whole batch's."""
+        return loss if self.ranks == 1 else loss * share.weight
+
     def as_one(self, share: Share) -> AbstractContextManager[object]:
         """Have networks compute on a share what they would on the whole batch."""
         return nullcontext() if self.ranks == 1 else SplitBatch(share)

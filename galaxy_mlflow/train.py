@@ -208,7 +208,7 @@ class Trainer:
             images, labels = self.feed.batch(share.rows, stream, share.trained)
             with self._team.as_one(share):
                 logits = self._forward(self._averaging, images)
-            loss = nn.functional.cross_entropy(logits, labels) * share.weight
+            loss = self._team.weighed(nn.functional.cross_entropy(logits, labels), share)
             self.optimizer.zero_grad(set_to_none=True)
             loss.backward()  # type: ignore[no-untyped-call]
             self.optimizer.step()
