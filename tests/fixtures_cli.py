@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 
 import pytest
 
 from galaxy_mlflow import cli
+
+PROGRAM = str(Path(sys.executable).with_name("galaxy-mlflow"))
+"""The command as it is installed: `python -m`, stopped, may end by the signal itself."""
 
 
 @dataclass(frozen=True)

@@ -5,13 +5,12 @@ from __future__ import annotations
 import json
 import signal
 import subprocess
-import sys
 import time
 from pathlib import Path
 
 import pytest
 from fixtures_analysis import ARMS, Job, Writer
-from fixtures_cli import Call
+from fixtures_cli import PROGRAM, Call
 
 from galaxy_mlflow import schema
 
@@ -61,7 +60,7 @@ def test_a_page_alone_is_logged_too_unless_told_not_to(
 
 def test_a_report_that_is_stopped_says_so_and_leaves_no_page(store: Writer, tmp_path: Path) -> None:
     out = tmp_path / "out"
-    command = [sys.executable, "-m", "galaxy_mlflow.cli", "report", "demo", "--out", str(out)]
+    command = [PROGRAM, "report", "demo", "--out", str(out)]
     with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
         deadline = time.monotonic() + 120
         while not (out / "figures").exists() and time.monotonic() < deadline:

@@ -6,13 +6,12 @@ import json
 import os
 import signal
 import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 from elsewhere import SIZES, Training, lightning, long, wide, write_csv
-from fixtures_cli import Call
+from fixtures_cli import PROGRAM, Call
 
 import analysis
 from analysis.stats import corrected_t, sign_test
@@ -193,7 +192,7 @@ def test_ctrl_c_ends_with_130_and_a_second_call_completes(
 ) -> None:
     file = write_csv(tmp_path / "theirs.csv", wide(TRAINING))
     words = ("import", "csv", str(file), "--study", name, *SIZES)
-    command = [sys.executable, "-m", "galaxy_mlflow.cli", *words]
+    command = [PROGRAM, *words]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     try:
         while process.poll() is None and not runs_of(name):

@@ -6,7 +6,6 @@ import json
 import os
 import signal
 import subprocess
-import sys
 import time
 from pathlib import Path
 
@@ -15,10 +14,8 @@ import pyarrow as pa
 import pyarrow.csv
 import pyarrow.parquet as pq
 import pytest
-from fixtures_cli import Call
+from fixtures_cli import PROGRAM, Call
 from fixtures_predict import Trained
-
-PROGRAM = str(Path(sys.executable).with_name("galaxy-mlflow"))
 
 
 @pytest.fixture(autouse=True)

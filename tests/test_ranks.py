@@ -17,6 +17,7 @@ import numpy as np
 import psutil
 import pytest
 import torch
+from fixtures_cli import PROGRAM
 from gloo_ranks import differences, in_ranks, rows_seen
 from small_study import STUDY, job_of, load, write_study
 
@@ -269,7 +270,7 @@ def test_no_rank_outlives_rank_0(tmp_path: Path, number: signal.Signals) -> None
 
 
 def run(study: Path, home: Home, *arguments: str) -> subprocess.Popen[bytes]:
-    command = [sys.executable, "-m", "galaxy_mlflow.cli", "run", str(study), "--arms", "one"]
+    command = [PROGRAM, "run", str(study), "--arms", "one"]
     return subprocess.Popen(
         [*command, "--splits", "0", "--threads", "2", *arguments],
         env={**os.environ, "GALAXY_MLFLOW_HOME": str(home.path)},

@@ -14,6 +14,7 @@ from pathlib import Path
 import psutil
 import pytest
 import torch
+from fixtures_cli import PROGRAM
 from small_study import STUDY, write_images, write_study
 
 from galaxy_mlflow import schema
@@ -35,7 +36,7 @@ TIMING = schema.TIMING_METRICS
 def start(study: Path, home: Home, *arguments: str) -> subprocess.Popen[bytes]:
     """Start a command in a group of its own, so that a signal can reach all of its processes."""
     return subprocess.Popen(
-        [sys.executable, "-m", "galaxy_mlflow.cli", "run", str(study), *arguments],
+        [PROGRAM, "run", str(study), *arguments],
         env={**os.environ, "GALAXY_MLFLOW_HOME": str(home.path)},
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,

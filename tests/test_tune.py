@@ -6,7 +6,6 @@ import os
 import shutil
 import signal
 import subprocess
-import sys
 import time
 import tomllib
 from collections import Counter
@@ -15,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from fixtures_cli import Call
+from fixtures_cli import PROGRAM, Call
 from small_study import write_study
 from tracked import history
 
@@ -213,7 +212,7 @@ def test_a_trial_that_diverges_counts_and_says_why(call: Call, home: Home, file:
 
 
 def start(file: Path, home: Home, *more: str) -> subprocess.Popen[bytes]:
-    command = [sys.executable, "-m", "galaxy_mlflow.cli", "tune", str(file), "--threads", "1"]
+    command = [PROGRAM, "tune", str(file), "--threads", "1"]
     options = ["--set", "training.epochs=4", *more]
     environment = {**os.environ, "GALAXY_MLFLOW_HOME": str(home.path)}
     return subprocess.Popen(

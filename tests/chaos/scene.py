@@ -6,7 +6,6 @@ import json
 import os
 import sqlite3
 import subprocess
-import sys
 import time
 from collections.abc import Callable, Mapping
 from contextlib import closing, suppress
@@ -14,6 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import psutil
+from fixtures_cli import PROGRAM
 from small_study import STUDY
 
 from chaos.record import (
@@ -110,7 +110,7 @@ class Scene:
         """Call `run`."""
         self.home.path.mkdir(parents=True, exist_ok=True)
         output = self.home.path.parent / f"{self.home.path.name}-{len(self.commands)}.out"
-        command = [sys.executable, "-m", "galaxy_mlflow.cli", "run", str(self.study)]
+        command = [PROGRAM, "run", str(self.study)]
         with output.open("wb") as words:
             process = subprocess.Popen(
                 [*command, "--threads", "1", *arguments],

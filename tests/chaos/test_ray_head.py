@@ -15,6 +15,7 @@ from pathlib import Path
 
 import psutil
 import pytest
+from fixtures_cli import PROGRAM
 
 from chaos.scene import Reference, Scene, wait_for
 from mlflow_server.local import free_port
@@ -75,7 +76,7 @@ class Head:
                 or process.environ().get("RAY_AUTH_TOKEN_PATH")
                 == (self.environment["RAY_AUTH_TOKEN_PATH"])
             )
-            return inside and name in words and "galaxy_mlflow.cli" not in words
+            return inside and name in words and PROGRAM not in words
         return False
 
 

@@ -8,7 +8,6 @@ import shutil
 import signal
 import sqlite3
 import subprocess
-import sys
 import time
 from collections.abc import Callable, Mapping
 from contextlib import closing
@@ -17,6 +16,7 @@ from pathlib import Path
 import psutil
 import pytest
 import torch
+from fixtures_cli import PROGRAM
 from small_study import STUDY, write_study
 
 from galaxy_mlflow import schema
@@ -50,7 +50,7 @@ def start(
     environment: Mapping[str, str] | None = None,
     said: Path = Path(os.devnull),
 ) -> subprocess.Popen[bytes]:
-    command = [sys.executable, "-m", "galaxy_mlflow.cli", "run", str(study), *arguments]
+    command = [PROGRAM, "run", str(study), *arguments]
     environment = {**os.environ, "GALAXY_MLFLOW_HOME": str(home.path), **(environment or {})}
     with said.open("wb") as output:
         return subprocess.Popen(command, env=environment, stdout=output, stderr=subprocess.PIPE)

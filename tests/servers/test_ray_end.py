@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import signal
 import subprocess
-import sys
 import tempfile
 import time
 from collections.abc import Iterable, Iterator
@@ -14,6 +13,7 @@ from pathlib import Path
 
 import psutil
 import pytest
+from fixtures_cli import PROGRAM
 from ray_here import training_processes
 from small_study import STUDY, write_study
 
@@ -30,7 +30,7 @@ def study(tmp_path: Path) -> Path:
 
 def started(study: Path, log: Path) -> subprocess.Popen[bytes]:
     """Start the command in a terminal session of its own; return it once jobs are in training."""
-    command = [sys.executable, "-m", "galaxy_mlflow.cli", "run", str(study), "--engine", "ray"]
+    command = [PROGRAM, "run", str(study), "--engine", "ray"]
     with log.open("wb") as words:
         process = subprocess.Popen(command, stdout=words, stderr=words, start_new_session=True)
     spool = Home.default().spool

@@ -5,12 +5,11 @@ from __future__ import annotations
 import os
 import shutil
 import subprocess
-import sys
 import time
 from pathlib import Path
 
 import pytest
-from fixtures_cli import Call
+from fixtures_cli import PROGRAM, Call
 from ray_here import RayHere, training_processes
 from small_study import write_study
 from test_tune import STUDY, logged
@@ -65,7 +64,7 @@ def test_a_trial_is_pruned_on_its_machine(call: Call, home: Home, file: Path) ->
 
 
 def start(file: Path, home: Home, *options: str) -> subprocess.Popen[bytes]:
-    command = [sys.executable, "-m", "galaxy_mlflow.cli", "tune", str(file), *RANDOM]
+    command = [PROGRAM, "tune", str(file), *RANDOM]
     return subprocess.Popen(
         [*command, "--engine", "ray", *options],
         env={**os.environ, "GALAXY_MLFLOW_HOME": str(home.path)},

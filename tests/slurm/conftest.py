@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+from fixtures_cli import PROGRAM
 
 from galaxy_mlflow.home import Home
 from mlflow_server.local import LocalServer, free_port, serving
@@ -122,7 +123,7 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> Home:
     folder = tmp_path_factory.mktemp("whole")
     (folder / "tiny.toml").write_text(STUDY)
     home = Home(folder / "home")
-    command = [sys.executable, "-m", "galaxy_mlflow.cli", "run", str(folder / "tiny.toml")]
+    command = [PROGRAM, "run", str(folder / "tiny.toml")]
     subprocess.run(
         [*command, "--threads", "1", "--device", "cpu"],
         env={**os.environ, "GALAXY_MLFLOW_HOME": str(home.path)},
