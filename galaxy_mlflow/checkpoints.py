@@ -18,13 +18,14 @@ from torch import Tensor
 
 from galaxy_mlflow import schema
 from galaxy_mlflow.errors import CheckpointError
-from galaxy_mlflow.files import sha256_of, write_atomically, write_bytes, write_json
+from galaxy_mlflow.files import link_or_copy, sha256_of, write_atomically, write_bytes, write_json
 
 State = dict[str, Any]
 POINTER = "last.json"
 LAST = "last.pt"
 BEST = schema.BEST_WEIGHTS.rpartition("/")[2]
 """Name of the best weights on the server."""
+_SELECTED = "selected"
 _SHARED = "server.json"
 _BEFORE = 9
 """States before the last one whose checksums are kept in any case: an upload may be passed over."""
@@ -36,22 +37,42 @@ class CheckpointFolder:
 
     A new checkpoint gets a new file; then the pointer `last.json` (file, epoch, sha256) is put in
     its place in one step; then older files go. Whenever the process is killed, the pointer names
-    a whole file.
+    a whole file. The state of the selected epoch stays until its weights are in a file of their
+    own: many an epoch is the best for a while, and writing its weights takes as long as training.
     """
 
     path: Path
 
-    def save(self, state: State) -> Path:
-        """Write the state after `state["epoch"]` and make it the last; return its file."""
+    def save(self, state: State, selected: int | None = None) -> Path:
+        """Write the state after `state["epoch"]` and make it the last; return its file.
+
+        Parameters
+        ----------
+        selected : the epoch whose state is to stay as well, where its weights are in no other file
+        """
         epoch = int(state["epoch"])
         file = self.path / f"epoch-{epoch:05d}.pt"
+        held = self._hold(selected) if selected not in (None, epoch) else {}
         write_atomically(file, lambda draft: _save_state(state, draft))
         pointer = {"file": file.name, "epoch": epoch, "sha256": sha256_of(file)}
-        write_json(self.path / POINTER, pointer)
-        for old in self.path.glob("epoch-*"):  # states, and weights that a kill left behind
-            if old != file:
+        write_json(self.path / POINTER, {**pointer, **({_SELECTED: held} if held else {})})
+        needed = {file.name, held.get("file")}
+        for old in [*self.path.glob("epoch-*"), *self.path.glob(f"{_SELECTED}-*")]:
+            if old.name not in needed:  # a state, or weights that a kill left behind
                 old.unlink()
         return file
+
+    def _hold(self, selected: int) -> dict[str, Any]:
+        """Give the state of the selected epoch a name that outlives it as the last; return both."""
+        if self._weights_of(selected).is_file():
+            return {}
+        last = self._named()
+        if last.get("epoch") != selected:
+            held: dict[str, Any] = last.get(_SELECTED, {})
+            return held if held.get("epoch") == selected else {}
+        name = f"{_SELECTED}-{selected:05d}.pt"
+        link_or_copy(self.path / last["file"], self.path / name)
+        return {"file": name, "epoch": selected, "sha256": last["sha256"]}
 
     def for_server(self, *, arrived: bool) -> tuple[Path, Path]:
         """Return the last state and what names it on the server.
@@ -91,19 +112,22 @@ class CheckpointFolder:
 
     def save_best(self, state: State) -> None:
         """Write the weights of an epoch that is the best so far, beside the best before it."""
-        self.save_weights(state, f"best-{int(state['epoch']):05d}.safetensors")
+        self.save_weights(state, self._weights_of(int(state["epoch"])).name)
 
     def holds_best(self, epoch: int) -> bool:
         """Whether the best weights here are those of this epoch, and whole."""
-        return _is_whole(self.path / f"best-{epoch:05d}.safetensors", epoch)
+        return _is_whole(self._weights_of(epoch), epoch)
 
     def best(self, epoch: int) -> Path:
         """Return the file of the weights of the best epoch; those of other epochs go."""
-        kept = self.path / f"best-{epoch:05d}.safetensors"
+        kept = self._weights_of(epoch)
         for old in self.path.glob("best-*.safetensors"):
             if old != kept:
                 old.unlink()
         return kept
+
+    def _weights_of(self, epoch: int) -> Path:
+        return self.path / f"best-{epoch:05d}.safetensors"
 
     def adopt_best(self, file: Path, epoch: int) -> bool:
         """Take in best weights fetched from elsewhere, if they are those of this epoch, whole."""
@@ -121,14 +145,37 @@ class CheckpointFolder:
         CheckpointError
             The file is damaged: its sha256 is not the one recorded.
         """
+        return self._load(self._named())
+
+    def load_selected(self, epoch: int) -> State | None:
+        """Return the state of the selected epoch, where it was kept beside the last one.
+
+        Raises
+        ------
+        CheckpointError
+            The file is damaged.
+        """
+        held = self._named().get(_SELECTED, {})
+        return self._load(held) if held.get("epoch") == epoch else None
+
+    def _named(self) -> dict[str, Any]:
+        """Return what the pointer says; nothing where there is none."""
         pointer = self.path / POINTER
         if not pointer.is_file():
-            return None
+            return {}
         try:
-            last = json.loads(pointer.read_text())
-            return load_checkpoint(self.path / last["file"], last["sha256"])
+            named = json.loads(pointer.read_text())
+            return {"file": named["file"], "sha256": named["sha256"], **named}
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise CheckpointError(f"{pointer}: cannot be read: {error!r}") from None
+
+    def _load(self, named: Mapping[str, Any]) -> State | None:
+        if not named:
+            return None
+        try:
+            return load_checkpoint(self.path / named["file"], named["sha256"])
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            raise CheckpointError(f"{self.path / POINTER}: cannot be read: {error!r}") from None
 
 
 def _save_state(state: State, draft: Path) -> None:

@@ -187,7 +187,7 @@ def told_when_stopped() -> Iterator[None]:
     from galaxy_mlflow.processes import TERMINATED, Terminated, sigterm_like_ctrl_c
 
     try:
-        with sigterm_like_ctrl_c():
+        with sigterm_like_ctrl_c(for_good=True):
             yield
     except KeyboardInterrupt as stop:
         complain("stopped; nothing is lost: call the same command again to go on")

@@ -3,11 +3,11 @@
 What is not ruled out: MLflow has no compare-and-set, so that between looking at the owner and
 sending, another worker may take the run up. Then both have a request for the same epoch under way,
 and the server keeps its values twice, under two timestamps. That is at most the requests under way
-at that moment (each look covers one), and on a CPU both say the same: an epoch does not depend on
-who trains it. `analysis` counts the latest, as MLflow does. Where clocks differ, two workers may
-each create a run of one job; the younger run is deleted when it would end. A file is overwritten by
-a whole one of the same name and run, and a checkpoint that is not the one named beside it is not
-gone on from.
+at that moment: each look covers one, and of files also those begun in the next second. On a CPU
+both say the same: an epoch does not depend on who trains it. `analysis` counts the latest, as
+MLflow does. Where clocks differ, two workers may each create a run of one job; the younger run is
+deleted when it would end. A file is overwritten by a whole one of the same name and run, and a
+checkpoint that is not the one named beside it is not gone on from.
 """
 
 from __future__ import annotations
@@ -41,6 +41,9 @@ from galaxy_mlflow.runs import RunRecord
 from galaxy_mlflow.spool import Event, Kind, RunStart, Spool
 from galaxy_mlflow.tracking import METRICS_A_CALL, MlflowStore
 
+_FRESH = 1.0
+"""Seconds in which a look at the owner covers further files: a run ends with a dozen small ones."""
+
 
 class Courier:
     """Brings one spool to the server, in order; calling it again goes on where it was.
@@ -68,6 +71,7 @@ class Courier:
         self.leaving = False
         """Set from another thread: nothing more is begun."""
         self._shown = 0.0  # when the last sign of life went out
+        self._looked = -_FRESH  # when the owner was last asked for
         self._state_there: int | None = None  # epoch of the server's last state; None: not asked
 
     def connect(self) -> None:
@@ -187,7 +191,7 @@ class Courier:
 
     def _require_own(self) -> None:
         """Look, in one request, whether the run is still ours and how far it is on the server."""
-        mine = self._known.tags
+        mine, asked = self._known.tags, time.monotonic()
         there = self.store.standing(self._known.run_id)
         if (there.owner, there.attempt) != (mine[schema.OWNER], mine[schema.ATTEMPT]):
             raise ClaimLostError(
@@ -195,6 +199,7 @@ class Courier:
                 f"{there.owner.partition(':')[0]}: this one stops; nothing it sent is lost"
             )
         self.server_epoch = max(self.server_epoch, there.last_epoch)
+        self._looked = asked
 
     def _require_first(self) -> None:
         """Give way to an older run of this job: where clocks differ, two may have been created."""
@@ -245,7 +250,8 @@ class Courier:
 
     def _upload(self, event: Event) -> None:
         """Upload one file; a refusal does not stop the run: the file stays in the spool."""
-        self._require_own()
+        if time.monotonic() - self._looked > _FRESH:
+            self._require_own()
         file = self.spool.folder / "outbox" / event.file
         try:
             self.store.send_artifact(self._known.run_id, file, event)

@@ -88,17 +88,15 @@ class CheckpointKeeper:
 
     def _keep(self, state: State) -> None:
         epoch, selected = int(state["epoch"]), int(state["progress"]["selected_epoch"])
-        if epoch != selected and self.rules.policy == "best":
-            self._best(selected)  # before the state goes that may be the only one to hold them
         if self.rules.every is not None and (epoch + 1) % self.rules.every == 0:
             self._keep_for_good(state, epoch)
-        self.folder.save(state)
+        self.folder.save(state, selected if self.rules.policy == "best" else None)
         self.folder.best(selected)
         if (epoch + 1) % self.rules.upload_every == 0:
             self.upload(epoch, selected)
 
     def _best(self, selected: int) -> Path:
-        """Return the file of the selected weights; until now the last state may have held them.
+        """Return the file of the selected weights; until now a state may have held them.
 
         Raises
         ------
@@ -108,8 +106,9 @@ class CheckpointKeeper:
         file = self.folder.best(selected)
         if file.is_file():
             return file
-        state = self._copy if self._copy.get("epoch") == selected else self.folder.load()
-        if state is None or state["epoch"] != selected:
+        own = self._copy.get("epoch") == selected
+        state = self._copy if own else self.folder.load_selected(selected)
+        if state is None:
             raise CheckpointError(f"{file}: the weights of epoch {selected} are gone from there")
         self.folder.save_best(state)
         return file

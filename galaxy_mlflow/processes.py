@@ -80,10 +80,14 @@ def hear_ctrl_c() -> None:
 
 
 @contextmanager
-def sigterm_like_ctrl_c() -> Iterator[None]:
+def sigterm_like_ctrl_c(*, for_good: bool = False) -> Iterator[None]:
     """Have SIGTERM raise `Terminated`, once, and end this process for sure soon after.
 
     Batch systems send it more than once. In another thread than the first one, nothing changes.
+
+    Parameters
+    ----------
+    for_good : whether this process ends with it: then the second one is ignored to its last moment
     """
     if threading.current_thread() is not threading.main_thread():
         yield
@@ -92,7 +96,9 @@ def sigterm_like_ctrl_c() -> Iterator[None]:
     try:
         yield
     finally:
-        signal.signal(signal.SIGTERM, before)
+        came = signal.getsignal(signal.SIGTERM) == signal.SIG_IGN
+        if not (for_good and came):
+            signal.signal(signal.SIGTERM, before)
 
 
 def run_apart(module: str, function: str, *arguments: Any) -> Any:

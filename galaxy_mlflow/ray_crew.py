@@ -18,7 +18,10 @@ from typing import Any
 
 from galaxy_mlflow.dispatch import Lost, News
 from galaxy_mlflow.errors import ConfigError, GalaxyError, ServerError
+from galaxy_mlflow.home import Home
 from galaxy_mlflow.outcomes import JobEvent, JobResult
+from galaxy_mlflow.placement import Machine
+from galaxy_mlflow.prepare import Prepared
 from galaxy_mlflow.processes import ctrl_c_held_back
 from galaxy_mlflow.ray_cluster import check_address, check_device, wait_for_head, wrong_token
 from galaxy_mlflow.ray_driver import GOODBYE, drive
@@ -28,7 +31,7 @@ from galaxy_mlflow.ray_parcel import Answer, Order, RaySetting
 from galaxy_mlflow.ray_pipe import Joined, Offer, Refused, Word
 from galaxy_mlflow.schema import JobId
 
-__all__ = ["RayCrew", "RaySetting"]
+__all__ = ["RayCrew", "RaySetting", "setting_of"]
 
 _FIRST_PAUSE = 1.0  # seconds before a lost cluster is tried again, doubled each time
 _LONGEST_PAUSE = 30.0
@@ -37,6 +40,24 @@ HEAD_STARTS = 60.0
 """Seconds that a head may take to let us in for the first time: it may just have been started."""
 _STARTING = 180.0  # seconds for a cluster to start or to let us in
 _FALLS = 5  # of the child in a row, without an epoch between them, until the user is asked
+
+
+def setting_of(prepared: Prepared, machine: Machine, uri: str) -> RaySetting:
+    """Return what is equal for all jobs of a prepared study that is trained from this home."""
+    home = Home.default()
+    return RaySetting(
+        study=prepared.study,
+        data_hash=prepared.data.data_hash,
+        weights=prepared.weights,
+        device=machine.device,
+        threads=machine.threads,
+        skip_bad=machine.skip_bad,
+        home=home,
+        uri=uri,
+        own_store=home.owns(home.tracking_uri),
+        address=machine.address,
+        session="",
+    )
 
 
 @dataclass

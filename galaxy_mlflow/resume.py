@@ -97,8 +97,9 @@ class Resumption:
         selected = int(state["progress"]["selected_epoch"])
         if not self.keeps_best or self.folder.holds_best(selected):
             return True
-        if selected == int(state["epoch"]):  # they are its own
-            self.folder.save_best(state)
+        holder = state if selected == int(state["epoch"]) else self._selected_here(selected)
+        if holder is not None:
+            self.folder.save_best(holder)
             return True
         if self._fetch_best(selected):
             return True
@@ -107,6 +108,14 @@ class Resumption:
             f"on the server: the checkpoint after epoch {state['epoch']} is not gone on from"
         )
         return False
+
+    def _selected_here(self, selected: int) -> State | None:
+        """Return the state of the selected epoch, where it was kept and is whole."""
+        try:
+            return self.folder.load_selected(selected)
+        except CheckpointError as error:
+            self.say(str(error))
+            return None
 
     def _fetch_best(self, selected: int) -> bool:
         """Take the selected weights from the server, if it has them whole."""

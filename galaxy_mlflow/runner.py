@@ -6,7 +6,7 @@ import uuid
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, contextmanager, suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 
 from galaxy_mlflow import schema
@@ -265,20 +265,10 @@ class _Call:
         )
 
     def _ray(self, _: Report) -> Crew:
-        from galaxy_mlflow.ray_crew import RayCrew, RaySetting
+        from galaxy_mlflow.ray_crew import RayCrew, setting_of
 
-        home = Home.default()
-        setting = RaySetting(
-            study=self.prepared.study,
-            data_hash=self.prepared.data.data_hash,
-            weights=self.prepared.weights,
-            device=self.machine.device,
-            threads=self.machine.threads,
-            skip_bad=self.machine.skip_bad,
-            home=home,
-            uri=self.uri,
-            own_store=home.owns(home.tracking_uri),
-            address=self.machine.address,
+        setting = replace(
+            setting_of(self.prepared, self.machine, self.uri),
             session=self.session,
             begun=self._begun,
             retry_failed=self.plan.retry_failed,

@@ -22,7 +22,7 @@ from galaxy_mlflow.tracking import MlflowStore
 
 __all__ = ["Courier", "MemoryRun", "MemorySink", "MlflowSink", "Sink", "SpoolSink"]
 
-_GATHER = 0.2
+_GATHER = 0.5
 """Seconds in which epochs that follow each other fast come together, to go in one request."""
 _FIRST_PAUSE = 1.0  # seconds between tries while the server is away, doubled each time
 _LONGEST_PAUSE = 30.0

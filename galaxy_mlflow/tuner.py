@@ -222,24 +222,11 @@ class _Call:
         return crew
 
     def _on_ray(self) -> TrialCrew:
-        from galaxy_mlflow.ray_crew import RaySetting
+        from galaxy_mlflow.ray_crew import setting_of
         from galaxy_mlflow.ray_parcel import TrialOrder
         from galaxy_mlflow.ray_trials import RayTrials
 
-        home = Home.default()
-        setting = RaySetting(
-            study=self.study,
-            data_hash=self.prepared.data.data_hash,
-            weights=self.prepared.weights,
-            device=self.machine.device,
-            threads=self.machine.threads,
-            skip_bad=self.machine.skip_bad,
-            home=home,
-            uri=home.tracking_uri,
-            own_store=home.owns(home.tracking_uri),
-            address=self.machine.address,
-            session="",
-        )
+        setting = setting_of(self.prepared, self.machine, Home.default().tracking_uri)
 
         def order(job: JobId) -> TrialOrder:
             search = self.searches[job.arm]

@@ -30,10 +30,31 @@ def test_the_best_weights_are_those_of_the_selected_epoch(
             keeper.keep(state(epoch, selected))
             keeper.wait()
             # As a kill would leave it: what is here is enough to go on from.
-            assert selected == epoch or folder.holds_best(selected)
+            held = folder.load_selected(selected) or {}
+            assert selected == epoch or folder.holds_best(selected) or held["epoch"] == selected
         keeper.upload(epoch, selected)
         keeper.close()
         weights = load_file(folder.best(selected))
         assert int(weights["count"]) == selected
         assert float(weights["weight"].mean()) == selected
         assert len(list(folder.path.glob("best-*"))) == 1
+
+
+def test_weights_are_written_when_they_are_asked_for_and_not_before(
+    store: MlflowStore, tmp_path: Path
+) -> None:
+    start = start_of(new_name())
+    with a_spool(tmp_path / "spool", start) as spool:
+        folder = CheckpointFolder(tmp_path / "spool" / "checkpoints")
+        rules = CheckpointSettings(upload_every=9)
+        keeper = CheckpointKeeper(folder, spool, MlflowSink(spool, store, start), rules)
+        for epoch, selected in enumerate([0, 1, 1, 1]):
+            keeper.keep(state(epoch, selected))
+            keeper.wait()
+        there = {"epoch-00003.pt", "last.json", "selected-00001.pt"}
+        assert {file.name for file in folder.path.iterdir()} == there
+        keeper.upload(3, 1)
+        keeper.keep(state(4, 1))
+        keeper.close()
+        there = {"best-00001.safetensors", "epoch-00004.pt", "last.json", "server.json"}
+        assert {file.name for file in folder.path.iterdir()} == there

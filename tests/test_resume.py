@@ -154,6 +154,25 @@ def test_damaged_selected_weights_that_nobody_has_mean_an_older_checkpoint_or_th
     assert search.epoch() == 4
 
 
+def test_selected_weights_are_taken_from_the_state_that_was_kept_for_them(search: Search) -> None:
+    search.here.save(state(8, 8))
+    search.here.save(state(9, 8), 8)
+    assert search.epoch() == 9
+    assert search.here.holds_best(8)
+    assert search.said == []
+
+
+def test_a_damaged_state_of_the_selected_epoch_is_said_and_the_servers_weights_taken(
+    search: Search,
+) -> None:
+    search.here.save(state(3, 3))
+    search.here.save(state(9, 3), 3)
+    flip(search.here.path / "selected-00003.pt")
+    assert search.epoch() == 9
+    assert "selected-00003.pt: damaged: sha256" in search.said[0]
+    assert search.here.holds_best(3)
+
+
 def test_weights_of_the_last_epoch_are_written_again_from_its_state(search: Search) -> None:
     search.here.save_best(state(9, 9))
     search.here.save(state(9, 9))

@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
 import psutil
@@ -21,7 +22,7 @@ from galaxy_mlflow import schema
 from galaxy_mlflow.claims import LEFT
 from galaxy_mlflow.files import sha256_of
 from galaxy_mlflow.home import Home
-from galaxy_mlflow.processes import LAST_MOMENT, TERMINATED
+from galaxy_mlflow.processes import LAST_MOMENT, TERMINATED, Terminated, sigterm_like_ctrl_c
 from galaxy_mlflow.schema import JobId
 from galaxy_mlflow.spool import Event, Kind, Spool
 from galaxy_mlflow.tracking import MlflowStore
@@ -138,7 +139,8 @@ def test_after_sigterm_to_all_processes_the_same_command_goes_on_bit_for_bit(
         wait_for(process, lambda to=record, n=stop: to.is_file() and lines_of(to) > 2 * n + 1)
         everybody = [psutil.Process(process.pid), *children_of(process)]
         for one in everybody:  # as Slurm does: each process of the step, and once more later
-            one.send_signal(signal.SIGTERM)
+            with suppress(psutil.NoSuchProcess):
+                one.send_signal(signal.SIGTERM)
         process.send_signal(signal.SIGTERM)
         words = process.communicate(timeout=GONE)[0].decode()
         assert process.returncode == TERMINATED, words
@@ -150,6 +152,25 @@ def test_after_sigterm_to_all_processes_the_same_command_goes_on_bit_for_bit(
     assert process.returncode == 0, words
     assert "resumed after epoch" in words
     assert_same(whole, home)
+
+
+def test_a_second_sigterm_does_not_cut_short_what_the_first_one_began() -> None:
+    before = signal.getsignal(signal.SIGTERM)
+
+    def close_records() -> None:
+        try:
+            with sigterm_like_ctrl_c(for_good=True):
+                os.kill(os.getpid(), signal.SIGTERM)
+                time.sleep(10)
+        finally:
+            os.kill(os.getpid(), signal.SIGTERM)  # with no handler of Python's it ends the process
+
+    try:
+        with pytest.raises(Terminated):
+            close_records()
+    finally:
+        assert signal.alarm(0) > 0
+        signal.signal(signal.SIGTERM, before)
 
 
 def lines_of(file: Path) -> int:
