@@ -63,8 +63,9 @@ def predict(
     choice, file = Choice.of(run, best, ensemble), AnswerFile(out)
     file.refuse_existing(replace=replace)
     where = _Where(device, threads, _engine(engine, address), address)
+    listed = images.absolute() if where.engine == "ray" else images  # workers run in other folders
     try:
-        outcome = _predict(_request(choice, images, file), where, replace=replace)
+        outcome = _predict(_request(choice, listed, file), where, replace=replace)
     except KeyboardInterrupt:
         complain("stopped; nothing is lost: call the same command again to go on")
         raise typer.Exit(INTERRUPTED) from None
