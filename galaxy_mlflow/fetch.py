@@ -18,18 +18,20 @@ from datetime import UTC, datetime
 from hashlib import sha256
 from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 from filelock import FileLock, Timeout
 
 from galaxy_mlflow.errors import BadItem, ConfigError, DataError, DownloadError
 from galaxy_mlflow.files import remove_drafts, write_bytes, write_json
+from galaxy_mlflow.listings import read_csv_columns
 from galaxy_mlflow.service import Service
 from galaxy_mlflow.surveys import Cutouts
 from galaxy_mlflow.targets import Target, Targets
 
 IMAGES, MANIFEST, MISSING, SETTINGS = "images", "manifest.csv", "missing.csv", "fetch.json"
 ASKED = "asked.json"
+_TOLD: Final = ("id", "url", "sha256", "fetched_at")
 Progress = Callable[[int, int], None]
 
 
@@ -132,9 +134,25 @@ class Folder:
         return (*told, len(content), digest, before.get(digest, modified))
 
     def manifest(self) -> list[dict[str, str]]:
-        """Return the rows of the manifest that the last fetch left; none where there was none."""
+        """Return the rows of the manifest that the last fetch left; none where there was none.
+
+        Raises
+        ------
+        ConfigError
+            It is not as a fetch leaves it.
+        """
         file = self.path / MANIFEST
-        return list(csv.DictReader(io.StringIO(file.read_text()))) if file.exists() else []
+        try:
+            rows = read_csv_columns(file, _TOLD, ()) if file.exists() else []
+            for row in rows:
+                if row.problem:
+                    raise DataError(f"{file}:{row.line}: {row.problem}")
+        except DataError as error:
+            raise ConfigError(
+                f"{error}; a fetch left it otherwise: restore it, or remove it: it is made anew "
+                "from the pictures that are there, each of which is checked again"
+            ) from None
+        return [row.cells for row in rows]
 
 
 def fetch_cutouts(

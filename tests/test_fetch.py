@@ -229,6 +229,29 @@ def test_a_folder_of_before_the_note_of_places_has_them_from_its_manifest(tmp_pa
         assert fetch_these(tmp_path, survey, targets(2).good[0], moved).new == 1
 
 
+@pytest.mark.parametrize(
+    ("old", "new", "problem"),
+    [
+        (b",", b";", "manifest.csv:1: no column 'id'; found: .*separated by commas"),
+        (b"spiral", "Spirale größer".encode("latin-1"), "manifest.csv:2: is not UTF-8 text"),
+        (b"spiral", b"spiral,barred", "manifest.csv:2: row has 10 columns, the header 9"),
+    ],
+)
+def test_a_manifest_that_a_spreadsheet_changed_is_told_before_anything_is_asked(
+    tmp_path: Path, old: bytes, new: bytes, problem: str
+) -> None:
+    manifest = tmp_path / "manifest.csv"
+    with surveying(Survey()) as survey:
+        fetch(tmp_path, survey, 2)
+        manifest.write_bytes(manifest.read_bytes().replace(old, new))
+        with pytest.raises(ConfigError, match=f"(?s){problem}.*restore it, or remove it"):
+            fetch(tmp_path, survey, 3)
+        assert sum(survey.asked.values()) == 2
+        manifest.unlink()
+        assert len(fetch(tmp_path, survey, 3).had) == 3
+        assert sum(survey.asked.values()) == 3
+
+
 def test_no_more_requests_at_a_time_than_told(tmp_path: Path) -> None:
     with surveying(Survey()) as survey:
         fetch(tmp_path, survey, 40, Manners(at_once=2, a_second=1000))
