@@ -136,7 +136,7 @@ def _parts(request: Request, where: _Where, progress: Progress) -> Parts:
     from galaxy_mlflow.train import make_deterministic
 
     make_deterministic(where.threads or available_cores())
-    return local_parts(request, device_of(where.device), progress)
+    return local_parts(request, device_of(where.device), progress, where.threads)
 
 
 def _tell(outcome: Outcome, file: AnswerFile) -> None:
