@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import random
 from collections.abc import Callable, Generator, Iterable
 from dataclasses import replace
@@ -271,6 +272,18 @@ def test_as_many_threads_decode_as_are_asked_for(
     assert asked == [2, 1]
     assert _work_of(request, RayPlace(), "cpu", send=False).decoders == 1
     assert _work_of(request, RayPlace(), "cuda", send=False).decoders is None
+
+
+@pytest.mark.parametrize("suffix", ["parquet", "csv"])
+def test_names_that_are_no_utf_8_cost_no_answer(
+    members: Members, tmp_path: Path, suffix: str
+) -> None:
+    save(tmp_path / "x.png", 1).rename(tmp_path / os.fsdecode(b"caf\xe9.png"))
+    (tmp_path / os.fsdecode(b"\xe9.png")).write_bytes(b"no image")
+    done = answer(ask(members[:1], tmp_path, tmp_path / f"out.{suffix}"))
+    assert (done.images, done.bad) == (1, 1)
+    assert rb"caf\xe9.png" in (tmp_path / f"out.{suffix}").read_bytes()
+    assert r'1,\xe9.png,"is not a JPEG' in (tmp_path / "out-bad.csv").read_text()
 
 
 def answer_rows(file: Path) -> int:
