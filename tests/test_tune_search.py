@@ -249,7 +249,13 @@ def test_a_storage_that_cannot_be_reached_is_one_clear_error_without_its_passwor
     assert not any(secret in words for secret in (PASSWORD, QUOTED, "s3cret"))
 
 
-@pytest.mark.parametrize("url", ["mysql://me:secret@host/db", "trials.db", "postgresql:secret"])
+@pytest.mark.parametrize(
+    "url",
+    [
+        *("mysql://me:secret@host/db", "trials.db", "postgresql:secret"),
+        *("sqlite:///", "sqlite:///:memory:"),  # lost with the process
+    ],
+)
 def test_a_storage_of_another_kind_is_refused(url: str) -> None:
     with pytest.raises(ConfigError, match="expected sqlite:///FILE, or postgresql") as caught:
         open_storage(url, Home.default())
@@ -262,3 +268,11 @@ def test_a_database_of_mlflow_is_no_place_for_trials(database_home: Home) -> Non
     with sqlite3.connect(database_home.database) as database:
         names = {name for (name,) in database.execute("select name from sqlite_master")}
     assert "trial_values" not in names
+
+
+def test_a_storage_that_is_no_sqlite_file_is_refused_and_left_as_it_is(tmp_path: Path) -> None:
+    file = tmp_path / "notes.txt"
+    file.write_text("these are no trials\n" * 100)
+    with pytest.raises(ConfigError, match=r"notes\.txt: cannot be used as a SQLite file"):
+        open_storage(f"sqlite:///{file}", Home.default())
+    assert file.read_text().startswith("these are no trials")
