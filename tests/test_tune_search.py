@@ -17,7 +17,9 @@ from galaxy_mlflow.home import Home
 from galaxy_mlflow.objective import WORST, values_by_epoch
 from galaxy_mlflow.search import Search, TrialRecord
 from galaxy_mlflow.study_file import load_study_file
+from galaxy_mlflow.tracking import MlflowStore
 from galaxy_mlflow.trial_storage import SCHEMA, open_storage
+from galaxy_mlflow.tuning_log import TuningLog
 
 Loss = Callable[[ArmSettings, int], float]
 
@@ -276,3 +278,44 @@ def test_a_storage_that_is_no_sqlite_file_is_refused_and_left_as_it_is(tmp_path:
     with pytest.raises(ConfigError, match=r"notes\.txt: cannot be used as a SQLite file"):
         open_storage(f"sqlite:///{file}", Home.default())
     assert file.read_text().startswith("these are no trials")
+
+
+@pytest.mark.parametrize("killed_in", ["send_points", "end_side_run", "send_tags"])
+def test_a_trial_whose_end_was_cut_short_on_its_way_is_sent_whole_by_the_next_call(
+    file: Path, database_home: Home, killed_in: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    study = study_of(file, f"name={killed_in}".replace("_", "-"))
+    search = search_of(study)
+    (trial,) = try_all(search, 1)
+    store = MlflowStore(database_home.database_uri, database_home)
+    cut_short(monkeypatch, killed_in, lambda: TuningLog(study, store, print).end(search, trial))
+    for _ in range(2):
+        TuningLog(study, store, print).catch_up([search])
+    runs = store.side_runs(schema.tuning_of(study.name), {schema.STUDY: study.name})
+    (run,) = (run for run, tags in runs.items() if tags[schema.KIND] == schema.TRIAL)
+    (parent,) = runs.keys() - {run}
+    assert runs[run][schema.STATUS] == schema.FINISHED
+    assert store.history(run, schema.OBJECTIVE) == {0: trial.objective}
+    assert store.history(parent, schema.BEST_OBJECTIVE) == {0: trial.objective}
+    assert ended(store, run)
+
+
+def cut_short(patch: pytest.MonkeyPatch, method: str, call: Callable[[], None]) -> None:
+    """Have the process killed as soon as one method has done its work."""
+    whole = getattr(MlflowStore, method)
+
+    def killed(*args: object) -> None:
+        whole(*args)
+        if method != "send_points" or "objective" in str(args[2]):
+            raise KeyboardInterrupt
+
+    with patch.context() as patched:
+        patched.setattr(MlflowStore, method, killed)
+        with pytest.raises(KeyboardInterrupt):
+            call()
+
+
+def ended(store: MlflowStore, run_id: str) -> bool:
+    from mlflow import MlflowClient
+
+    return str(MlflowClient(tracking_uri=store.uri).get_run(run_id).info.status) == "FINISHED"
