@@ -257,6 +257,7 @@ class _Call:
             data=self.prepared.data,
             folder=Home.default().path / "tuning" / _folder(search, job.split),
             home=Home.default(),
+            own_batch_size=self.study.arm[job.arm].batch_size,
             weights_file=self.prepared.weights[job.arm],
             device=self._devices[0],
             others=self._devices[1:],
