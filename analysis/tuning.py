@@ -109,7 +109,8 @@ def in_prose(tuning: Tuning) -> str:
         f"by the same sampler ({record['sampler']}) with the same seed, stopped early by the same "
         f"rule ({record['pruner']}), and judged by {_METRICS[record['metric']]} at the selected "
         f"epoch on {where}. The first trial of each arm has the settings of the study file; a "
-        "trial that diverged counts with the worst value. No trial saw a test part. "
+        "trial that diverged or could not be trained with its settings counts with the worst "
+        "value. No trial saw a test part. "
         f"{_seen(tuning)} {SETTINGS_ONLY}"
     )
 
