@@ -109,7 +109,8 @@ def in_prose(tuning: Tuning) -> str:
         f"by the same sampler ({record['sampler']}) with the same seed, stopped early by the same "
         f"rule ({record['pruner']}), and judged by {_METRICS[record['metric']]} at the selected "
         f"epoch on {where}. The first trial of each arm has the settings of the study file; a "
-        "trial that diverged counts with the worst value. No trial saw a test part. "
+        "trial that diverged or could not be trained with its settings counts with the worst "
+        "value. No trial saw a test part. "
         f"{_seen(tuning)} {SETTINGS_ONLY}"
     )
 
@@ -200,7 +201,8 @@ def _shared(study: Study, splits: int) -> float | None:
     """Return the expected share of a test part that stands in the validation parts of tuning."""
     runs = study.runs
     sizes = (runs[schema.N_TRAIN], runs[schema.N_VAL], runs[schema.N_TEST])
-    share = float((sizes[1] / (sizes[0] + sizes[1] + sizes[2])).mean())
+    # Arms with fewer labels have smaller parts: the run with most has all galaxies.
+    share = float(sizes[1].max() / (sizes[0] + sizes[1] + sizes[2]).max())
     return 1 - (1 - share) ** splits if share > 0 else None  # nan too
 
 

@@ -268,7 +268,7 @@ def restore_random_state(state: State) -> None:
     """Set the global generators to a state from `random_state`."""
     kind, keys, position, has_gauss, cached = state["numpy"]
     torch.set_rng_state(state["torch"])
-    if state["cuda"]:
-        torch.cuda.set_rng_state_all(state["cuda"])
+    for gpu, saved in enumerate(state["cuda"][: torch.cuda.device_count()]):  # it may have had more
+        torch.cuda.set_rng_state(saved, gpu)
     np.random.set_state((kind, keys.numpy().astype(np.uint32), position, has_gauss, cached))
     random.setstate(state["python"])

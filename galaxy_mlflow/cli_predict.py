@@ -63,8 +63,9 @@ def predict(
     choice, file = Choice.of(run, best, ensemble), AnswerFile(out)
     file.refuse_existing(replace=replace)
     where = _Where(device, threads, _engine(engine, address), address)
+    listed = images.absolute() if where.engine == "ray" else images  # workers run in other folders
     try:
-        outcome = _predict(_request(choice, images, file), where, replace=replace)
+        outcome = _predict(_request(choice, listed, file), where, replace=replace)
     except KeyboardInterrupt:
         complain("stopped; nothing is lost: call the same command again to go on")
         raise typer.Exit(INTERRUPTED) from None
@@ -135,7 +136,7 @@ def _parts(request: Request, where: _Where, progress: Progress) -> Parts:
     from galaxy_mlflow.train import make_deterministic
 
     make_deterministic(where.threads or available_cores())
-    return local_parts(request, device_of(where.device), progress)
+    return local_parts(request, device_of(where.device), progress, where.threads)
 
 
 def _tell(outcome: Outcome, file: AnswerFile) -> None:

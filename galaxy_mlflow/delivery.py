@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from galaxy_mlflow.display import Display
 from galaxy_mlflow.errors import (
+    BusyError,
     ClaimLostError,
     FailedThereError,
     IdentityConflictError,
@@ -41,6 +42,9 @@ def _sync(spool: Spool, store: MlflowStore, display: Display) -> bool:
     """Send one spool; what is wrong with it alone is said and does not keep others waiting."""
     try:
         return _deliver(spool, store, display)
+    except BusyError as error:
+        display.say(f"{error}: its records are left to it")
+        return False
     except ClaimLostError as error:
         display.say(f"{error}: left to it")
         return True

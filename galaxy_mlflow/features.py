@@ -108,6 +108,7 @@ def ensure_features(
         return kept
     folder.mkdir(parents=True, exist_ok=True)
     with FileLock(file.with_suffix(".lock")):
+        _open.cache_clear()  # it remembers that the file was not there
         kept = _open(file)
         return _compute(job, file, progress) if kept is None else kept
 

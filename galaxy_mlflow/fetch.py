@@ -1,8 +1,8 @@
 """Pictures of many galaxies, fetched into a folder that can be gone on with after any stop.
 
-What is there is the folder's images, each written whole or not at all, and nothing else: the
-manifest is made of them anew at every end, so that a fetch of many stops leaves what one without
-would have left.
+What is there is the folder's images, each written whole or not at all, and a note of where each
+was asked from: the manifest is made of them anew at every end, so that a fetch of many stops leaves
+what one without would have left.
 """
 
 from __future__ import annotations
@@ -18,17 +18,20 @@ from datetime import UTC, datetime
 from hashlib import sha256
 from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 from filelock import FileLock, Timeout
 
 from galaxy_mlflow.errors import BadItem, ConfigError, DataError, DownloadError
 from galaxy_mlflow.files import remove_drafts, write_bytes, write_json
+from galaxy_mlflow.listings import read_csv_columns
 from galaxy_mlflow.service import Service
 from galaxy_mlflow.surveys import Cutouts
 from galaxy_mlflow.targets import Target, Targets
 
 IMAGES, MANIFEST, MISSING, SETTINGS = "images", "manifest.csv", "missing.csv", "fetch.json"
+ASKED = "asked.json"
+_TOLD: Final = ("id", "url", "sha256", "fetched_at")
 Progress = Callable[[int, int], None]
 
 
@@ -80,20 +83,37 @@ class Folder:
             yield
 
     def _require_same(self, cutouts: Cutouts) -> None:
-        file, wanted = self.path / SETTINGS, asdict(cutouts)
-        if not file.exists():
-            write_json(file, wanted)
+        found, wanted = self._noted(SETTINGS), asdict(cutouts)
+        if found is None:
+            write_json(self.path / SETTINGS, wanted)
             return
-        try:
-            found = json.loads(file.read_bytes())
-        except ValueError:
-            raise ConfigError(f"{file}: is damaged; choose another folder") from None
         other = [f"{key} {found.get(key)} (now {wanted[key]})" for key in wanted
                  if found.get(key) != wanted[key]]  # fmt: skip
         if other:
             raise ConfigError(
                 f"{self.path}: holds pictures cut with {', '.join(other)}: choose another folder"
             )
+
+    def _noted(self, name: str) -> dict[str, Any] | None:
+        file = self.path / name
+        if not file.exists():
+            return None
+        try:
+            return dict(json.loads(file.read_bytes()))
+        except (ValueError, TypeError):
+            raise ConfigError(f"{file}: is damaged; choose another folder") from None
+
+    def note_asked(self, targets: Sequence[Target], cutouts: Cutouts) -> None:
+        """Note where pictures are asked from; those that were asked from elsewhere are removed.
+
+        The note keeps galaxies of earlier tables, whose pictures the folder keeps too.
+        """
+        before = {row["id"]: row["url"] for row in self.manifest()} | (self._noted(ASKED) or {})
+        now = {target.id: cutouts.url(target) for target in targets}
+        for target in targets:
+            if before.get(target.id, now[target.id]) != now[target.id]:
+                self.image(target).unlink(missing_ok=True)
+        write_json(self.path / ASKED, dict(sorted((before | now).items())))
 
     def write_tables(self, cutouts: Cutouts, fetched: Fetched) -> None:
         """Write the manifest, and the list of what is missing."""
@@ -114,9 +134,25 @@ class Folder:
         return (*told, len(content), digest, before.get(digest, modified))
 
     def manifest(self) -> list[dict[str, str]]:
-        """Return the rows of the manifest that the last fetch left; none where there was none."""
+        """Return the rows of the manifest that the last fetch left; none where there was none.
+
+        Raises
+        ------
+        ConfigError
+            It is not as a fetch leaves it.
+        """
         file = self.path / MANIFEST
-        return list(csv.DictReader(io.StringIO(file.read_text()))) if file.exists() else []
+        try:
+            rows = read_csv_columns(file, _TOLD, ()) if file.exists() else []
+            for row in rows:
+                if row.problem:
+                    raise DataError(f"{file}:{row.line}: {row.problem}")
+        except DataError as error:
+            raise ConfigError(
+                f"{error}; a fetch left it otherwise: restore it, or remove it: it is made anew "
+                "from the pictures that are there, each of which is checked again"
+            ) from None
+        return [row.cells for row in rows]
 
 
 def fetch_cutouts(
@@ -138,7 +174,8 @@ def fetch_cutouts(
     """
     with folder.opened(cutouts):
         reasons: dict[str, str] = {}
-        wanted = _wanted(targets.good, folder, cutouts)
+        folder.note_asked(targets.good, cutouts)
+        wanted = [one for one in targets.good if not _is_whole(folder.image(one), cutouts)]
         done, total = len(targets.good) - len(wanted), len(targets.good)
         try:
             with closing(_each(wanted, folder, cutouts, service)) as coming:
@@ -163,19 +200,6 @@ def _sorted_out(targets: Targets, folder: Folder, reasons: dict[str, str]) -> Fe
             reason = reasons.get(target.id, "not fetched yet: the same command goes on")
             fetched.missing.append(BadItem(target.id, reason))
     return fetched
-
-
-def _wanted(targets: Iterable[Target], folder: Folder, cutouts: Cutouts) -> list[Target]:
-    """Return the galaxies without a picture; what is there and not theirs is removed."""
-    urls = {row["id"]: row["url"] for row in folder.manifest()}
-    wanted = []
-    for target in targets:
-        url, file = cutouts.url(target), folder.image(target)
-        if urls.get(target.id, url) != url:
-            file.unlink(missing_ok=True)
-        if not _is_whole(file, cutouts):
-            wanted.append(target)
-    return wanted
 
 
 def _is_whole(file: Path, cutouts: Cutouts) -> bool:

@@ -110,9 +110,11 @@ class Names:
             return self.given[lower]
         if self.columns and lower in COLUMNS:
             return lower
+        if _matches(lower, self.ignored):
+            return ""
         if is_metric(lower):
             return lower
-        if any(fnmatch(lower, pattern) for pattern in (*self.ignored, *_NO_METRIC)):
+        if _matches(lower, _NO_METRIC):
             return ""
         usual = _usual(lower)
         return usual if is_metric(usual) else None
@@ -128,6 +130,10 @@ class Names:
             f"--map '{example}=test_accuracy', or leave it out with --ignore '{example}'; "
             f"{_known(known)}"
         )
+
+
+def _matches(name: str, patterns: Iterable[str]) -> bool:
+    return any(fnmatch(name, pattern) for pattern in patterns)
 
 
 def _known(names: Sequence[str]) -> str:

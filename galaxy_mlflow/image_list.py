@@ -96,9 +96,13 @@ class ImageFolder(ImageList):
     """All images in a folder and the folders in it, by name; hidden ones are left out."""
 
     def rows(self, start: int = 0) -> Iterator[ImageRow]:
-        """Yield the images; id and path are the path below the folder."""
+        """Yield the images; id and path are the path below the folder.
+
+        Bytes of it that are no UTF-8 are written as escapes: no file of answers can hold them.
+        """
         for row, file in enumerate(islice(self._files(self.path), start, None), start):
-            name = file.relative_to(self.path).as_posix()
+            below = os.fsencode(file.relative_to(self.path).as_posix())
+            name = below.decode("utf-8", "backslashreplace")
             yield ImageRow(row, name, name, name, FilePicture(file))
 
     def __len__(self) -> int:

@@ -21,7 +21,15 @@ BUSY: Final = "busy"
 
 _THE_USERS = (PermissionError, FileNotFoundError, NotADirectoryError, FileExistsError)
 """Errors of a disk that waiting does not mend."""
-_OF_MEMORY = "the GPU is out of memory: others use it too, or set gpus under [resources]"
+_ON_GPU: Final = "the GPU is out of memory: others use it too, or set gpus under [resources]"
+_ON_HOST: Final = "the machine is out of memory: others use it too, or give fewer --jobs"
+_ALLOCATORS: Final = {
+    "ALLOC_FAILED": _ON_GPU,
+    "CUDA error: out of memory": _ON_GPU,
+    "can't allocate memory": _ON_HOST,
+    "not enough memory": _ON_HOST,
+}
+"""What allocators of torch say in a RuntimeError, which has no class of its own."""
 
 
 @dataclass(frozen=True)
@@ -59,9 +67,30 @@ def stopped_by(error: Exception, job: JobId, home: Home) -> JobResult:
         return JobResult(job, STOPPED, str(error))
     if isinstance(error, OSError):
         return JobResult(job, STOPPED, _of_disk(error, home), not isinstance(error, _THE_USERS))
+    if lacked := memory_lacked(error):
+        return JobResult(job, STOPPED, lacked, again=True)
+    again = isinstance(error, torch.AcceleratorError)
+    return JobResult(job, STOPPED, f"{type(error).__name__}: {error}", again)
+
+
+def is_the_machines(error: Exception) -> bool:
+    """Whether an error is one of the machine or the surroundings, whatever was trained there."""
+    import torch
+
+    known = (GalaxyError, OSError, torch.AcceleratorError)
+    return isinstance(error, known) or bool(memory_lacked(error))
+
+
+def memory_lacked(error: Exception) -> str:
+    """Return which memory an error says is used up, and what to do; nothing: it does not."""
+    import torch
+
     if isinstance(error, torch.OutOfMemoryError):
-        return JobResult(job, STOPPED, _OF_MEMORY, again=True)
-    return JobResult(job, STOPPED, f"{type(error).__name__}: {error}")
+        return _ON_GPU
+    if isinstance(error, MemoryError):
+        return _ON_HOST
+    said = str(error) if isinstance(error, RuntimeError) else ""
+    return next((lacked for words, lacked in _ALLOCATORS.items() if words in said), "")
 
 
 def _of_disk(error: OSError, home: Home) -> str:

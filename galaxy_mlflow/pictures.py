@@ -28,6 +28,7 @@ SUFFIXES: Final = (".jpg", ".jpeg", ".png", ".tif", ".tiff", ".bmp", ".gif", ".w
 MIN_SIDE: Final = 8
 MAX_SIDE: Final = 16_384
 MAX_PIXELS: Final = 8_192 * 8_192
+MAX_BYTES: Final = 1 << 30
 
 _SMALL_STEP: Final = 1.2
 _DEEP: Final = 257  # 65,535 / 255
@@ -98,6 +99,8 @@ class FilePicture(Picture):
     def content(self) -> bytes:
         """Return the bytes of the file."""
         try:
+            if self.path.stat().st_size > MAX_BYTES:
+                raise DataError(f"has more than {MAX_BYTES:,} bytes")
             return self.path.read_bytes()
         except FileNotFoundError:
             raise DataError("missing file") from None

@@ -112,8 +112,15 @@ def predict_to_file(
     return Outcome(images, bad, total - before, seconds)
 
 
-def local_parts(request: Request, device: str, progress: Progress) -> Parts:
-    """Return the engine of this machine alone."""
+def local_parts(
+    request: Request, device: str, progress: Progress, threads: int | None = None
+) -> Parts:
+    """Return the engine of this machine alone.
+
+    Parameters
+    ----------
+    threads : that decode; None: one a core
+    """
 
     def parts(first: int) -> Generator[Part, None, None]:
         predictor = Predictor(request.members, device)
@@ -123,7 +130,7 @@ def local_parts(request: Request, device: str, progress: Progress) -> Parts:
             before = number * request.part_rows
             some = islice(rows, min(request.part_rows, total - before))
             advance = partial(_advance, progress, before, total)
-            yield part_of(some, predictor, request.part_rows, advance)
+            yield part_of(some, predictor, request.part_rows, advance, threads)
 
     return parts
 
@@ -133,7 +140,11 @@ def _advance(progress: Progress, before: int, total: int, done: int) -> None:
 
 
 def part_of(
-    rows: Iterator[ImageRow], predictor: Predictor, most: int, advance: Callable[[int], None]
+    rows: Iterator[ImageRow],
+    predictor: Predictor,
+    most: int,
+    advance: Callable[[int], None],
+    threads: int | None = None,
 ) -> Part:
     """Return the answers to some rows; `advance` is called with the rows done.
 
@@ -143,11 +154,13 @@ def part_of(
     Parameters
     ----------
     most : rows there may be
+    threads : that decode; None: one a core
     """
+    size, at_once = predictor.image_size, predictor.batch
     answers = Answers.room(most, len(predictor.classes))
     good: list[ImageRow] = []
     bad: list[BadImage] = []
-    with closing(decode_ahead(rows, predictor.image_size, predictor.batch)) as batches:
+    with closing(decode_ahead(rows, size, at_once, threads)) as batches:
         for batch in batches:
             if batch.good:
                 answers.write(len(good), predictor.answers(batch.pixels))

@@ -75,7 +75,7 @@ def hear_ctrl_c() -> None:
     to stop: the second time, a child is closing its records already.
     """
     for number in _STOPS:
-        signal.signal(number, _interrupt_once)
+        signal.signal(number, _interrupt_for_good)
     signal.pthread_sigmask(signal.SIG_UNBLOCK, _STOPS)
 
 
@@ -139,6 +139,18 @@ def ask_to_end_with_parent(by: signal.Signals = signal.SIGTERM) -> None:
     """Have Linux end this process, which need not be Python, with its parent."""
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(_SET_PARENT_DEATH_SIGNAL, by)
+
+
+def was_interrupted(error: BaseException) -> bool:
+    """Whether an error came of Ctrl-C or SIGTERM: a lock cut short by them raises its own."""
+    before = error.__context__
+    return isinstance(error, KeyboardInterrupt) or (before is not None and was_interrupted(before))
+
+
+def _interrupt_for_good(number: int, frame: FrameType | None) -> None:
+    for other in _STOPS:
+        signal.signal(other, signal.SIG_IGN)
+    _interrupt_once(number, frame)
 
 
 def _interrupt_once(number: int, frame: FrameType | None) -> None:

@@ -100,6 +100,7 @@ class Bench:
             data=self.data,
             folder=self.home.path / "tuning" / order.trial.folder,
             home=self.home,
+            own_batch_size=whole.arm[arm].batch_size,
             weights_file=weights,
             device=devices[0],
             others=devices[1:],

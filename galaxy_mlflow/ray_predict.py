@@ -56,6 +56,7 @@ class _Work:
     images: ImageList
     part_rows: int
     threads: int
+    decoders: int | None  # threads; None: one a core
     device: str
 
 
@@ -97,7 +98,7 @@ def _answered(request: Request, place: RayPlace, first: int, address: str | None
     there = ray.cluster_resources()  # type: ignore[no-untyped-call]
     gpus = int(there.get("GPU", 0)) if place.device != "cpu" else 0
     workers = gpus or max(1, int(there.get("CPU", 1)) // threads)
-    work = _work_of(request, threads, "cuda" if gpus else "cpu", send=address is not None)
+    work = _work_of(request, place, "cuda" if gpus else "cpu", send=address is not None)
     _keep_quiet()
     # Not ray.data.range: to make numbers takes a core, which workers may have all of.
     listed = ray.data.from_items(list(numbers), override_num_blocks=len(numbers))
@@ -128,12 +129,15 @@ def _clear(error: Exception) -> Exception:
     return ServerError(f"the Ray cluster could not go on: {last}; call the same command again")
 
 
-def _work_of(request: Request, threads: int, device: str, *, send: bool) -> _Work:
+def _work_of(request: Request, place: RayPlace, device: str, *, send: bool) -> _Work:
     import ray
 
+    threads = place.threads or 1
+    decoders = threads if device == "cpu" else place.threads  # one cannot feed a GPU
     files = [member.run.weights_file for member in request.members] if send else []
     weights = tuple(ray.put(file.read_bytes()) for file in files)
-    return _Work(request.members, weights, request.images, request.part_rows, threads, device)
+    rows = request.part_rows
+    return _Work(request.members, weights, request.images, rows, threads, decoders, device)
 
 
 def _keep_quiet() -> None:
@@ -166,8 +170,9 @@ class _Worker:
         return {"part": found}
 
     def _part(self, number: int) -> Part:
-        rows = self._rows_from(number * self._work.part_rows)
-        return part_of(rows, self._predictor, self._work.part_rows, lambda _: None)
+        work = self._work
+        rows = self._rows_from(number * work.part_rows)
+        return part_of(rows, self._predictor, work.part_rows, lambda _: None, work.decoders)
 
     def _rows_from(self, start: int) -> Iterator[ImageRow]:
         """Return the rows of a part; where parts come in order, the list is read once."""

@@ -84,18 +84,25 @@ class Resumption:
             return None
         if found is None or state is None or int(state["epoch"]) <= after:
             return None
-        if not self._is_whole(state, recorded):
+        if not self._is_whole(state, recorded, there=True):
             return None
         self.folder.save(state)  # from now on it is here too
         self.folder.name_on_server(int(state["epoch"]), found[1])
         return state
 
-    def _is_whole(self, state: State | None, recorded: int) -> bool:
-        """Whether a state can be gone on from; its selected weights are here then."""
+    def _is_whole(self, state: State | None, recorded: int, *, there: bool = False) -> bool:
+        """Whether a state can be gone on from; its selected weights are here then.
+
+        Parameters
+        ----------
+        there : the state is the server's: on GPUs, weights of that epoch here may be others
+        """
         if state is None or int(state["epoch"]) > recorded:
             return False
         selected = int(state["progress"]["selected_epoch"])
-        if not self.keeps_best or self.folder.holds_best(selected):
+        if not self.keeps_best or (there and self._fetch_best(selected)):
+            return True
+        if self.folder.holds_best(selected):
             return True
         holder = state if selected == int(state["epoch"]) else self._selected_here(selected)
         if holder is not None:

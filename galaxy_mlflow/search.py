@@ -27,7 +27,7 @@ from galaxy_mlflow.tune_settings import Span, TunedSettings, TuneSettings, Value
 
 _STARTUP: Final = 5
 """Trials drawn at random before the sampler learns, and completed before the pruner prunes."""
-_CURVES, _REASON = "curves", "failed"
+_CURVES, _REASON, _STOP = "curves", "failed", "stop"
 
 
 @dataclass(frozen=True)
@@ -114,7 +114,8 @@ class Search:
     def hear(self, number: int, place: int, curves: Curves) -> bool:
         """Take the curves of a split so far; return whether the trial is to stop.
 
-        The first trial never is: it is what the others are compared with.
+        The first trial never is: it is what the others are compared with. An answer stands,
+        whatever is asked again after a restart.
         """
         copied = {name: list(values) for name, values in curves.items()}
         known = self._curves.setdefault(number, [])
@@ -122,10 +123,22 @@ class Search:
         values = self.values(number)
         with self._talking():
             trial = self._trial(number)
-            before = self._optuna.get_trials(deepcopy=False)[number].intermediate_values
-            for step in range(len(before) + 1, len(values) + 1):
-                trial.report(values[step - 1], step)
-            return number > 0 and len(values) < self.epochs and trial.should_prune()
+            news = self._report(trial, values)
+            if trial.user_attrs.get(_STOP):
+                return True
+            # Hyperband notes what it has judged, and has nothing to say of it a second time.
+            stop = news and number > 0 and len(values) < self.epochs and trial.should_prune()
+            if stop:
+                trial.set_user_attr(_STOP, True)
+            return stop
+
+    def _report(self, trial: Trial, values: Sequence[float]) -> bool:
+        """Report the values that are not known yet; return whether there were any."""
+        before = self._optuna.get_trials(deepcopy=False)[trial.number].intermediate_values
+        new = range(len(before) + 1, len(values) + 1)
+        for step in new:
+            trial.report(values[step - 1], step)
+        return bool(new)
 
     def end(self, number: int, state: str, reason: str = "") -> None:
         """Note how a trial ended; one that failed counts with the worst value there is."""

@@ -17,6 +17,7 @@ from galaxy_mlflow.errors import BadItem, DataError, did_you_mean
 from galaxy_mlflow.listings import read_csv_columns
 
 _SAFE: Final = re.compile(r"[\w.+-]{1,100}")  # an id is a file's name too
+_MOST_BYTES: Final = 200  # file systems take names of 255, drafts of files have longer ones
 _JNAME: Final = re.compile(r"(?:SDSS ?)?(J\d{6}\.\d+[+-]\d{6}\.\d+)")
 _UCDS: Final = {"ra": "pos.eq.ra", "dec": "pos.eq.dec"}
 
@@ -71,8 +72,8 @@ def read_targets(path: Path, radius_column: str | None = None) -> Targets:
 
 def _target(cells: Mapping[str, str | None], where: str) -> Target | BadItem:
     name = cells["id"] or ""
-    if not _SAFE.fullmatch(name) or not name.strip("."):
-        return BadItem(where, f"id {name!r}: expected letters, digits, and any of . _ + -")
+    if problem := _id_problem(name):
+        return BadItem(where, f"id {name!r}: {problem}")
     try:
         ra = _number(cells, "ra", 0, 360)
         dec = _number(cells, "dec", -90, 90)
@@ -80,6 +81,13 @@ def _target(cells: Mapping[str, str | None], where: str) -> Target | BadItem:
     except DataError as error:
         return BadItem(f"{where} {name}", str(error))
     return Target(name, ra, dec, cells.get("label") or "", radius)
+
+
+def _id_problem(name: str) -> str:
+    if not _SAFE.fullmatch(name) or not name.strip("."):
+        return "expected letters, digits, and any of . _ + -, 100 at most"
+    size = len(name.encode())
+    return f"is {size} bytes as UTF-8: expected {_MOST_BYTES} at most" if size > _MOST_BYTES else ""
 
 
 def _number(cells: Mapping[str, str | None], name: str, low: float, high: float) -> float:

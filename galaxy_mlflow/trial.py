@@ -13,19 +13,25 @@ from pathlib import Path
 from socket import gethostname
 
 import numpy as np
-import torch
 
 from galaxy_mlflow import schema
 from galaxy_mlflow.cache import GalaxyData
 from galaxy_mlflow.checkpoints import CheckpointFolder
 from galaxy_mlflow.config import Study
-from galaxy_mlflow.errors import CheckpointError, DivergedError, GalaxyError
+from galaxy_mlflow.errors import CheckpointError, DivergedError
 from galaxy_mlflow.features import ensure_features
 from galaxy_mlflow.home import Home
 from galaxy_mlflow.job import TrainingJob
 from galaxy_mlflow.objective import Curves
-from galaxy_mlflow.outcomes import JobEvent, JobResult, stopped_by
+from galaxy_mlflow.outcomes import (
+    JobEvent,
+    JobResult,
+    is_the_machines,
+    memory_lacked,
+    stopped_by,
+)
 from galaxy_mlflow.prepare import Splits
+from galaxy_mlflow.processes import was_interrupted
 from galaxy_mlflow.ranks import team_of
 from galaxy_mlflow.schema import JobId
 from galaxy_mlflow.splits import Split
@@ -81,6 +87,7 @@ class TrialSpec:
     splits : without test parts, see `without_test`
     folder : of its checkpoints, its own
     home : where features of frozen backbones are kept
+    own_batch_size : of the arm, before settings were drawn: what is known to fit on a machine
     """
 
     study: Study
@@ -90,6 +97,7 @@ class TrialSpec:
     data: GalaxyData
     folder: Path
     home: Home
+    own_batch_size: int
     weights_file: Path | None = None
     device: str = "cpu"
     others: tuple[str, ...] = ()  # devices of further ranks
@@ -120,19 +128,31 @@ def without_test(split: Split) -> Split:
 def run_trial(spec: TrialSpec, ask: Ask) -> JobResult:
     """Train one trial, or go on with it; say how it ended: finished, pruned, failed or stopped.
 
-    A trial that diverges or breaks is `failed`, by its settings' own fault. KeyboardInterrupt
-    passes through: the trial goes on when it is given again.
+    A trial that diverges or breaks is `failed`, by its settings' own fault; what is the machine's
+    trouble only stops it. KeyboardInterrupt passes through: the trial goes on when it is given
+    again.
     """
     try:
         result = _train_all(spec, ask)
-    except DivergedError as error:
-        result = JobResult(spec.job, schema.FAILED, str(error))
-    except (GalaxyError, OSError, torch.OutOfMemoryError) as error:
-        return stopped_by(error, spec.job, spec.home)
     except Exception as error:  # one broken trial must not take the others with it
-        result = JobResult(spec.job, schema.FAILED, f"{type(error).__name__}: {error}")
+        if was_interrupted(error):
+            raise KeyboardInterrupt from error
+        fault = _own_fault(spec, error)
+        if not fault:
+            return stopped_by(error, spec.job, spec.home)
+        result = JobResult(spec.job, schema.FAILED, fault)
     shutil.rmtree(spec.folder, ignore_errors=True)
     return result
+
+
+def _own_fault(spec: TrialSpec, error: Exception) -> str:
+    """Return what of a trial's own settings broke it; nothing: it was the machine's trouble."""
+    drawn = spec.study.arm[spec.arm].batch_size
+    if isinstance(error, DivergedError):
+        return str(error)
+    if drawn > spec.own_batch_size and memory_lacked(error):  # it would never fit: a draw is fixed
+        return f"out of memory with batch_size {drawn}"
+    return "" if is_the_machines(error) else f"{type(error).__name__}: {error}"
 
 
 def _train_all(spec: TrialSpec, ask: Ask) -> JobResult:

@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 STORAGE_VARIABLE: Final = "GALAXY_MLFLOW_TUNING_STORAGE"
 SCHEMA: Final = "galaxy_tuning"
 """Of PostgreSQL: MLflow and Optuna both have a table `alembic_version`, so they must not meet."""
+_IN_MEMORY: Final = ("sqlite:///", "sqlite:///:memory:")
+"""Refused: the trials would be lost with the process."""
 _BUSY_SECONDS: Final = 60
 _CONNECT_SECONDS: Final = 10
 
@@ -71,7 +73,7 @@ def talking_to(url: str) -> Iterator[None]:
 
 def _with_driver(url: str, home: Home) -> str:
     """Return the URL with a driver; the home, and the schema of PostgreSQL, are made."""
-    if url.startswith("sqlite:///"):
+    if url.startswith("sqlite:///") and url not in _IN_MEMORY:
         home.path.mkdir(parents=True, exist_ok=True)
         _require_own(Path(url.removeprefix("sqlite:///")))
         return url
@@ -91,8 +93,13 @@ def _require_own(file: Path) -> None:
     """Refuse a database of MLflow: Optuna would put tables into it before it looks."""
     if not file.is_file():
         return
-    with closing(sqlite3.connect(file)) as database:
-        tables = {name for (name,) in database.execute("SELECT name FROM sqlite_master")}
+    try:
+        with closing(sqlite3.connect(file)) as database:
+            tables = {name for (name,) in database.execute("SELECT name FROM sqlite_master")}
+    except sqlite3.Error as error:
+        raise ConfigError(
+            f"--storage {file}: cannot be used as a SQLite file: {error}: give a file of its own"
+        ) from None
     if tables and "studies" not in tables:
         raise ConfigError(f"--storage {file}: holds something else: give a SQLite file of its own")
 

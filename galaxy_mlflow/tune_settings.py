@@ -164,7 +164,8 @@ class TunedSettings(Settings):
     ----------
     study : that was tuned
     trials : completed + pruned + failed
-    failed : trials that diverged; they count with the worst value
+    failed : trials that diverged or could not be trained with their settings; they count with the
+        worst value
     epochs : trained in all trials
     best_value, untuned_value : of the metric on validation parts, mean over the splits; the untuned
         settings are those of the study file

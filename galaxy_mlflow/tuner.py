@@ -107,7 +107,20 @@ def _refuse_what_cannot_be_tuned(wanted: Tuning) -> None:
         )
     if len(tuned_name(study.name)) > 100:
         raise ConfigError(f"{tuned_name(study.name)} is too long a name: give --set name=...")
+    _refuse_to_tune_again(study, wanted.arms)
     refuse_to_overwrite(wanted.out)
+
+
+def _refuse_to_tune_again(study: Study, arms: Sequence[str]) -> None:
+    """Keep the record of an arm's trials: a second one would tell of its own trials only."""
+    for arm in arms:
+        if arm in study.tuned:
+            raise ConfigError(
+                f"study {study.name}: [tuned.{arm}] says that {arm} was tuned, and tuned again its "
+                f"earlier trials would not be counted.\nTune the study it came from, "
+                f"{study.tuned[arm].study}, with more --trials; or take the table [tuned.{arm}] "
+                "out; or give the arms that were not tuned with --arms"
+            )
 
 
 @contextmanager
@@ -244,6 +257,7 @@ class _Call:
             data=self.prepared.data,
             folder=Home.default().path / "tuning" / _folder(search, job.split),
             home=Home.default(),
+            own_batch_size=self.study.arm[job.arm].batch_size,
             weights_file=self.prepared.weights[job.arm],
             device=self._devices[0],
             others=self._devices[1:],

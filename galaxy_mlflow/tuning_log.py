@@ -109,9 +109,11 @@ class TuningLog:
         logged = self._known[search.arm, trial.number]
         if logged.state == trial.state:
             return
-        self.store.send_points(logged.run_id, _outcome(trial), _state(trial))
+        self.store.send_points(logged.run_id, _outcome(trial), {})
         self.store.end_side_run(logged.run_id, _CLOSED[trial.state], {})
         self._note_best(search, trial.number)
+        # The state comes last: a run that has it is never looked at again.
+        self.store.send_tags(logged.run_id, _state(trial))
         logged.state = trial.state
 
     def _send_epochs(self, search: Search, number: int, curves: Sequence[Curves]) -> None:

@@ -33,6 +33,7 @@ from galaxy_mlflow.job import TrainingJob
 from galaxy_mlflow.keeper import CheckpointKeeper
 from galaxy_mlflow.machine import hardware, software
 from galaxy_mlflow.outcomes import BUSY, WAITING, JobEvent, JobResult, Report, stopped_by
+from galaxy_mlflow.processes import was_interrupted
 from galaxy_mlflow.progress import EpochRecord
 from galaxy_mlflow.ranks import change_of_ranks, team_of
 from galaxy_mlflow.resume import Resumption
@@ -146,6 +147,8 @@ class _Worker:
         except (GalaxyError, OSError, torch.OutOfMemoryError):
             raise
         except Exception as error:  # a broken run must not take the study with it
+            if was_interrupted(error):
+                raise KeyboardInterrupt from error
             return self._fail(f"{type(error).__name__}: {error}")
 
     def _train_and_send(self) -> JobResult:

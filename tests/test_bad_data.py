@@ -13,7 +13,7 @@ from PIL import Image
 from galaxy_mlflow.cache import open_data
 from galaxy_mlflow.data_settings import CsvData, NairAbrahamData
 from galaxy_mlflow.errors import BadImagesError, DataError
-from galaxy_mlflow.pictures import FilePicture, decode
+from galaxy_mlflow.pictures import MAX_BYTES, FilePicture, decode
 
 
 def encoded(image: Image.Image, kind: str = "PNG", **options: object) -> bytes:
@@ -125,6 +125,13 @@ def test_files_that_are_missing_or_folders_give_their_reason(tmp_path: Path) -> 
         FilePicture(tmp_path).read(32)
     with pytest.raises(DataError, match="cannot be read"):
         FilePicture(Path("nul\0.png")).read(32)
+
+
+def test_a_file_of_more_than_any_picture_has_is_not_read(tmp_path: Path) -> None:
+    with (tmp_path / "huge.tif").open("wb") as file:
+        file.truncate(MAX_BYTES + 1)
+    with pytest.raises(DataError, match="has more than 1,073,741,824 bytes"):
+        FilePicture(tmp_path / "huge.tif").content()
 
 
 def bad_csv(folder: Path) -> Path:

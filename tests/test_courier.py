@@ -302,3 +302,14 @@ def test_a_password_in_the_address_is_in_no_message(tmp_path: Path) -> None:
         store.check()
     assert "hidden-word" not in str(caught.value)
     assert "127.0.0.1:9" in str(caught.value)
+
+
+def test_sync_leaves_a_run_in_training_alone_and_does_not_say_that_all_is_there(
+    store: MlflowStore, tmp_path: Path
+) -> None:
+    home, start, said = Home(tmp_path / "home"), start_of(new_name()), io.StringIO()
+    with a_spool(home.spool_of(start.job), start) as spool:
+        spool.append(epoch(0))
+        assert not sync_spools(home, store, Display(Console(file=said, width=500)))
+    assert "another process is at work on this run: its records are left to it" in said.getvalue()
+    assert sync_spools(home, store, Display(Console(file=said, width=500)))

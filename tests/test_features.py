@@ -137,6 +137,25 @@ def test_a_damaged_file_of_features_is_computed_again(tmp_path: Path) -> None:
     assert file.read_bytes() == whole
 
 
+def test_features_that_another_process_made_meanwhile_are_not_computed_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from galaxy_mlflow import features as module
+
+    job, folder = probe(tmp_path), tmp_path / "features"
+    theirs = ensure_features(job, folder)
+    (file,) = folder.glob("*.npy")
+    file.rename(tmp_path / "theirs.npy")
+    module._open.cache_clear()
+    assert module._open(file) is None
+    (tmp_path / "theirs.npy").rename(file)
+    monkeypatch.setattr(module, "_compute", pytest.fail)
+    ours = ensure_features(job, folder)
+    assert theirs is not None
+    assert ours is not None
+    assert np.array_equal(ours, theirs)
+
+
 @pytest.mark.parametrize(
     ("overrides", "expected"),
     [

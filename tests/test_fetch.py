@@ -197,6 +197,61 @@ def test_a_galaxy_that_moved_in_the_table_is_fetched_again(tmp_path: Path) -> No
     assert (tmp_path / "images" / "J001.jpg").read_bytes() == picture("7.0000000")
 
 
+def fetch_these(folder: Path, survey: Survey, *wanted: Target) -> Fetched:
+    cutouts = Cutouts(server=survey.url, pixels=64)
+    return fetch_cutouts(Targets(wanted), Folder(folder), cutouts, Service(QUICK))
+
+
+def test_a_galaxy_that_moved_while_it_was_in_no_table_is_fetched_again(tmp_path: Path) -> None:
+    other = Target("B", 5.0, 5.0)
+    with surveying(Survey()) as survey:
+        fetch_these(tmp_path, survey, Target("A", 10.0, 20.0), other)
+        fetch_these(tmp_path, survey, other)
+        assert fetch_these(tmp_path, survey, Target("A", 150.0, 2.0), other).new == 1
+    assert (tmp_path / "images" / "A.jpg").read_bytes() == picture("150.0000000")
+
+
+def test_a_galaxy_that_moved_after_a_kill_before_the_manifest_is_fetched_again(
+    tmp_path: Path,
+) -> None:
+    with surveying(Survey()) as survey:
+        fetch(tmp_path, survey, 2)
+        (tmp_path / "manifest.csv").unlink()
+        moved = Target("J001", 7.0, -5.0)
+        assert fetch_these(tmp_path, survey, targets(2).good[0], moved).new == 1
+
+
+def test_a_folder_of_before_the_note_of_places_has_them_from_its_manifest(tmp_path: Path) -> None:
+    with surveying(Survey()) as survey:
+        fetch(tmp_path, survey, 2)
+        (tmp_path / "asked.json").unlink()
+        moved = Target("J001", 7.0, -5.0)
+        assert fetch_these(tmp_path, survey, targets(2).good[0], moved).new == 1
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "problem"),
+    [
+        (b",", b";", "manifest.csv:1: no column 'id'; found: .*separated by commas"),
+        (b"spiral", "Spirale größer".encode("latin-1"), "manifest.csv:2: is not UTF-8 text"),
+        (b"spiral", b"spiral,barred", "manifest.csv:2: row has 10 columns, the header 9"),
+    ],
+)
+def test_a_manifest_that_a_spreadsheet_changed_is_told_before_anything_is_asked(
+    tmp_path: Path, old: bytes, new: bytes, problem: str
+) -> None:
+    manifest = tmp_path / "manifest.csv"
+    with surveying(Survey()) as survey:
+        fetch(tmp_path, survey, 2)
+        manifest.write_bytes(manifest.read_bytes().replace(old, new))
+        with pytest.raises(ConfigError, match=f"(?s){problem}.*restore it, or remove it"):
+            fetch(tmp_path, survey, 3)
+        assert sum(survey.asked.values()) == 2
+        manifest.unlink()
+        assert len(fetch(tmp_path, survey, 3).had) == 3
+        assert sum(survey.asked.values()) == 3
+
+
 def test_no_more_requests_at_a_time_than_told(tmp_path: Path) -> None:
     with surveying(Survey()) as survey:
         fetch(tmp_path, survey, 40, Manners(at_once=2, a_second=1000))

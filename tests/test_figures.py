@@ -223,6 +223,7 @@ def test_bins_of_epochs_have_whole_numbers_inside_and_those_of_percent_have_zero
     assert np.isclose(edges, 0).any()
     assert edges[0] <= -1.3
     assert edges[-1] >= 2.1
+    assert bin_edges([0.0, 0.0, 0.0], PERCENT).tolist() == [-2.5, -0.5, 0.5, 2.5]
 
 
 def test_one_epoch_is_a_point() -> None:

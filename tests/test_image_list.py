@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -39,6 +40,14 @@ def test_a_folder_is_read_with_all_folders_in_it_by_name(tmp_path: Path) -> None
     assert [row.row for row in rows] == [0, 1, 2, 3]
     assert len(found) == 4
     assert all(row.picture is not None and row.path == row.id for row in rows)
+
+
+def test_a_name_that_is_no_utf_8_is_told_in_text_and_read(tmp_path: Path) -> None:
+    save(tmp_path / "x.png", 1).rename(tmp_path / os.fsdecode(b"caf\xe9.png"))
+    (row,) = open_images(tmp_path).rows()
+    assert (row.id, row.path, row.where) == (r"caf\xe9.png",) * 3
+    assert row.picture is not None
+    assert row.picture.read(24).shape == (24, 24, 3)
 
 
 def test_a_csv_has_paths_relative_to_it_and_ids_where_they_are_given(tmp_path: Path) -> None:

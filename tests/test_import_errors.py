@@ -8,6 +8,7 @@ import pytest
 from elsewhere import SIZES, Training, wide, write_csv
 from fixtures_cli import Call, Outcome
 
+from galaxy_mlflow.history_names import Names
 from galaxy_mlflow.home import Home
 
 HEADER = "split,arm,epoch,test_accuracy"
@@ -109,3 +110,10 @@ def test_names_can_be_mapped_and_left_out(call: Call, tmp_path: Path) -> None:
                 "--ignore", "grad/*")  # fmt: skip
     assert done.code == 0, done.err
     assert "mapped: 2 runs written" in done.out
+
+
+def test_a_name_of_ours_can_be_left_out_but_no_column_by_accident() -> None:
+    one_left = Names.of((), ("train_loss",)).known(("train_loss", "loss"), "here")
+    assert one_left == {"loss": "train_loss"}
+    none_left = Names.of((), ("*",)).known(("split", "epoch", "test_accuracy", "loss"), "here")
+    assert none_left == {"split": "split", "epoch": "epoch"}

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import random
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Iterable
 from dataclasses import replace
 from pathlib import Path
 
@@ -14,13 +15,15 @@ import pytest
 from fixtures_predict import Trained
 from image_files import save
 
-from galaxy_mlflow import schema
+from galaxy_mlflow import predict_run, schema
 from galaxy_mlflow.answers import AnswerFile, Part
+from galaxy_mlflow.decoding import DecodedBatch, decode_ahead
 from galaxy_mlflow.errors import ConfigError, WeightsError
-from galaxy_mlflow.image_list import open_images
+from galaxy_mlflow.image_list import ImageRow, open_images
 from galaxy_mlflow.members import fetch_members
 from galaxy_mlflow.predict import Member, Predictor, summarise
 from galaxy_mlflow.predict_run import Outcome, Parts, Request, local_parts, predict_to_file
+from galaxy_mlflow.ray_predict import RayPlace, _work_of, _Worker
 from galaxy_mlflow.train import make_deterministic
 
 Members = tuple[Member, ...]
@@ -248,6 +251,39 @@ def test_a_file_that_is_there_is_written_anew_only_where_that_is_asked(
     assert (tmp_path / "out.parquet").read_bytes() == before
     assert answer(request, replace=True).now == 60 - 2 * 16
     assert (tmp_path / "out.parquet").read_bytes() == before
+
+
+def test_as_many_threads_decode_as_are_asked_for(
+    trained: Trained, members: Members, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[int | None] = []
+
+    def watched(
+        rows: Iterable[ImageRow], size: int, batch: int, threads: int | None = None
+    ) -> Generator[DecodedBatch, None, None]:
+        asked.append(threads)
+        return decode_ahead(rows, size, batch, threads)
+
+    monkeypatch.setattr(predict_run, "decode_ahead", watched)
+    request = ask(members, trained.folder / "images", tmp_path / "out.parquet")
+    next(local_parts(request, "cpu", silent, threads=2)(0))
+    work = _work_of(request, RayPlace(threads=1), "cpu", send=False)
+    _Worker(work)({"item": [0]})
+    assert asked == [2, 1]
+    assert _work_of(request, RayPlace(), "cpu", send=False).decoders == 1
+    assert _work_of(request, RayPlace(), "cuda", send=False).decoders is None
+
+
+@pytest.mark.parametrize("suffix", ["parquet", "csv"])
+def test_names_that_are_no_utf_8_cost_no_answer(
+    members: Members, tmp_path: Path, suffix: str
+) -> None:
+    save(tmp_path / "x.png", 1).rename(tmp_path / os.fsdecode(b"caf\xe9.png"))
+    (tmp_path / os.fsdecode(b"\xe9.png")).write_bytes(b"no image")
+    done = answer(ask(members[:1], tmp_path, tmp_path / f"out.{suffix}"))
+    assert (done.images, done.bad) == (1, 1)
+    assert rb"caf\xe9.png" in (tmp_path / f"out.{suffix}").read_bytes()
+    assert r'1,\xe9.png,"is not a JPEG' in (tmp_path / "out-bad.csv").read_text()
 
 
 def answer_rows(file: Path) -> int:

@@ -15,6 +15,9 @@ import pytest
 from fixtures_cli import PROGRAM, Call
 from fixtures_predict import Trained
 
+from galaxy_mlflow.predict_run import Parts, Progress, Request, local_parts
+from galaxy_mlflow.ray_predict import RayPlace
+
 
 @pytest.fixture(autouse=True)
 def in_the_home(trained: Trained, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -52,6 +55,27 @@ def test_a_run_by_its_name_on_a_csv(trained: Trained, call: Call) -> None:
     again = call(*given, "--out", "out.parquet")
     assert again.code == 2
     assert "is there already: --replace" in again.err
+
+
+def test_workers_elsewhere_find_a_list_that_is_named_from_here(
+    trained: Trained, call: Call, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sent: list[Path] = []
+
+    def elsewhere(request: Request, _: RayPlace, progress: Progress) -> Parts:
+        sent.append(request.images.path)
+        return local_parts(request, "cpu", progress)
+
+    monkeypatch.setattr("galaxy_mlflow.ray_predict.ray_parts", elsewhere)
+    Path("list.csv").symlink_to(trained.folder / "labels.csv")
+    Path("images").symlink_to(trained.folder / "images")
+    for engine in ("local", "ray"):
+        done = call("predict", "--best", "small/one", "list.csv", "--out", f"{engine}.csv",
+                    "--threads", "1", "--engine", engine)  # fmt: skip
+        assert done.code == 0, done.err
+    assert sent == [Path.cwd() / "list.csv"]
+    for name in ("{}.csv", "{}-about.json"):
+        assert Path(name.format("local")).read_text() == Path(name.format("ray")).read_text()
 
 
 def test_nothing_but_bad_images_is_no_success(call: Call) -> None:

@@ -7,11 +7,20 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import load_file
 from test_courier import a_spool, epoch
 from tracked import new_name, start_of
 
 from galaxy_mlflow import schema
-from galaxy_mlflow.checkpoints import BEST, LAST, POINTER, CheckpointFolder, State
+from galaxy_mlflow.checkpoints import (
+    BEST,
+    LAST,
+    POINTER,
+    CheckpointFolder,
+    State,
+    random_state,
+    restore_random_state,
+)
 from galaxy_mlflow.home import Home
 from galaxy_mlflow.resume import Resumption
 from galaxy_mlflow.sinks import Courier
@@ -133,6 +142,23 @@ def test_a_damaged_note_of_what_the_server_has_costs_no_run(tmp_path: Path, cont
     file = folder.save(state(9, 9))
     (tmp_path / "server.json").write_text(content)
     assert folder.for_server(arrived=False)[0] == file
+
+
+def test_the_servers_state_is_gone_on_from_with_the_servers_weights(search: Search) -> None:
+    other = state(3, 3)  # of an attempt on another kind of machine, which came to other numbers
+    other["model"]["weight"] += 0.5
+    search.here.save_best(other)
+    search.here.save(state(2, 2))
+    assert search.epoch() == 4
+    assert float(load_file(search.here.best(3))["weight"].mean()) == 3.0
+
+
+def test_a_run_of_many_gpus_goes_on_where_there_are_fewer(monkeypatch: pytest.MonkeyPatch) -> None:
+    restored: list[int] = []
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
+    monkeypatch.setattr(torch.cuda, "set_rng_state", lambda _, gpu: restored.append(gpu))
+    restore_random_state({**random_state(), "cuda": [torch.zeros(16, dtype=torch.uint8)] * 4})
+    assert restored == [0]
 
 
 def test_damaged_selected_weights_are_noticed_and_the_servers_taken(search: Search) -> None:

@@ -38,6 +38,7 @@ def test_a_csv_of_places(tmp_path: Path) -> None:
         ("../a,1,1", "id '../a': expected letters"),
         ("..,1,1", "id '..': expected letters"),
         (",1,1", "id '': expected letters"),
+        (f"{'星' * 90},1,1", "is 270 bytes as UTF-8: expected 200 at most"),
         ("a,1", "row has 2 of 3 columns"),
         ("B,1,1", "is there twice"),
     ],

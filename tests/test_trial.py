@@ -7,11 +7,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from small_study import load
 
 from galaxy_mlflow import schema
 from galaxy_mlflow.home import Home
+from galaxy_mlflow.outcomes import STOPPED, JobResult
 from galaxy_mlflow.prepare import draw_splits
+from galaxy_mlflow.train import Trainer
 from galaxy_mlflow.trial import TrialEvent, TrialSpec, run_trial, tuning_splits
 
 
@@ -23,9 +26,8 @@ def test_no_trial_looks_at_an_image_of_a_test_part(tmp_path: Path) -> None:
     poisoned[test] = 10_000  # no class: whoever touches one of them fails
     assert test.size
     (split,) = tuning_splits(study, splits, "one")
-    spec = TrialSpec(
-        study, "one", 0, (split,), replace(data, labels=poisoned), tmp_path / "t", Home(tmp_path)
-    )
+    unseen = replace(data, labels=poisoned)
+    spec = TrialSpec(study, "one", 0, (split,), unseen, tmp_path / "t", Home(tmp_path), 16)
     events: list[TrialEvent] = []
     result = run_trial(spec, lambda event: bool(events.append(event)))
     assert result.status == schema.FINISHED
@@ -39,7 +41,7 @@ def test_no_trial_looks_at_an_image_of_a_test_part(tmp_path: Path) -> None:
 def test_a_trial_stops_when_it_is_told_and_leaves_nothing(tmp_path: Path) -> None:
     study, data = load(tmp_path)
     splits = tuning_splits(study, draw_splits(study, data, study.tuning_splits), "one")
-    spec = TrialSpec(study, "one", 3, splits, data, tmp_path / "t", Home(tmp_path))
+    spec = TrialSpec(study, "one", 3, splits, data, tmp_path / "t", Home(tmp_path), 16)
     heard: list[int] = []
 
     def stop_after_two(event: TrialEvent) -> bool:
@@ -54,7 +56,7 @@ def test_a_trial_stops_when_it_is_told_and_leaves_nothing(tmp_path: Path) -> Non
 def test_a_trial_goes_on_from_its_checkpoint_to_the_same_bits(tmp_path: Path) -> None:
     study, data = load(tmp_path, "tune.splits=2")
     splits = tuning_splits(study, draw_splits(study, data, study.tuning_splits), "one")
-    spec = TrialSpec(study, "one", 3, splits, data, tmp_path / "t", Home(tmp_path))
+    spec = TrialSpec(study, "one", 3, splits, data, tmp_path / "t", Home(tmp_path), 16)
     whole: list[TrialEvent] = []
     run_trial(spec, lambda event: bool(whole.append(copied(event))))
     for stopped_at in range(6):
@@ -85,3 +87,53 @@ def test_trials_have_the_parts_of_a_run_but_no_test_part(tmp_path: Path) -> None
     assert np.array_equal(split.train, whole.train)
     assert np.array_equal(split.val, whole.val)
     assert split.test.size == 0
+
+
+CPU = "[enforce fail at alloc_cpu.cpp:127] DefaultCPUAllocator: can't allocate memory"
+OF_MEMORY = (
+    torch.OutOfMemoryError("CUDA out of memory"),
+    MemoryError(),
+    RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`"),
+    RuntimeError(CPU),
+    RuntimeError("DefaultCPUAllocator: not enough memory: you tried to allocate 4096 bytes."),
+)
+
+
+@pytest.mark.parametrize("error", OF_MEMORY, ids=repr)
+def test_a_machine_out_of_memory_stops_a_trial_and_a_larger_batch_than_the_arms_fails_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: Exception
+) -> None:
+    stopped = broken_by(error, tmp_path, monkeypatch, own_batch_size=16)
+    assert (stopped.status, stopped.again) == (STOPPED, True)
+    assert "is out of memory: others use it too" in stopped.reason
+    too_large = broken_by(error, tmp_path, monkeypatch, own_batch_size=8)
+    assert too_large.status == schema.FAILED
+    assert too_large.reason == "out of memory with batch_size 16"
+
+
+@pytest.mark.parametrize("own_batch_size", [8, 16])
+def test_a_broken_gpu_stops_a_trial_and_an_error_of_its_settings_fails_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, own_batch_size: int
+) -> None:
+    gpu = torch.AcceleratorError("CUDA error: an illegal memory access was encountered")
+    stopped = broken_by(gpu, tmp_path, monkeypatch, own_batch_size)
+    assert (stopped.status, stopped.again) == (STOPPED, True)
+    for error in (ValueError("momentum"), RuntimeError("shapes do not match")):
+        failed = broken_by(error, tmp_path, monkeypatch, own_batch_size)
+        assert (failed.status, str(error) in failed.reason) == (schema.FAILED, True)
+
+
+def broken_by(
+    error: Exception, folder: Path, patch: pytest.MonkeyPatch, own_batch_size: int
+) -> JobResult:
+    """Return how a trial with batches of 16 ends whose training raises this."""
+
+    def epochs(*_: object) -> None:
+        raise error
+
+    patch.setattr(Trainer, "epochs", epochs)
+    study, data = load(folder)
+    splits = tuning_splits(study, draw_splits(study, data, study.tuning_splits), "one")
+    home = Home(folder)
+    spec = TrialSpec(study, "one", 1, splits, data, folder / "t", home, own_batch_size)
+    return run_trial(spec, lambda _: False)

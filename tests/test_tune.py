@@ -314,6 +314,19 @@ def test_settings_changed_after_tuning_are_refused(call: Call, home: Home, file:
     assert "learning_rate is 0.5, and [tuned.one] says that 0.002 was chosen" in done.err
 
 
+def test_an_arm_that_was_tuned_is_not_tuned_again_but_the_others_are(
+    call: Call, home: Home, file: Path
+) -> None:
+    assert call("tune", str(file), "--trials", "1", "--arms", "one").code == 0
+    again = call("tune", "small-tuned.toml", "--trials", "1")
+    assert (again.code, "[tuned.one]" in again.err) == (2, True)
+    assert "earlier trials would not be counted" in again.err
+    assert "Tune the study it came from, small, with more --trials" in again.err
+    assert call("tune", "small-tuned.toml", "--trials", "1", "--arms", "two").code == 0
+    records = load_study_file("small-tuned-tuned.toml").tuned
+    assert {arm: records[arm].study for arm in ARMS} == {"one": "small", "two": "small-tuned"}
+
+
 def test_one_call_at_a_time_tunes_a_study(call: Call, home: Home, file: Path) -> None:
     process = start(file, home)
     wait_for(process, lambda: any(home.path.glob("tuning/*/*/trial-000")))

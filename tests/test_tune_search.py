@@ -2,22 +2,22 @@
 
 from __future__ import annotations
 
-import sqlite3
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from postgres_cluster import PASSWORD, QUOTED, Cluster
+from postgres_cluster import Cluster
 from small_study import write_study
 
 from galaxy_mlflow import schema
 from galaxy_mlflow.config import ArmSettings, Study
-from galaxy_mlflow.errors import ConfigError, ServerError
 from galaxy_mlflow.home import Home
 from galaxy_mlflow.objective import WORST, values_by_epoch
 from galaxy_mlflow.search import Search, TrialRecord
 from galaxy_mlflow.study_file import load_study_file
+from galaxy_mlflow.tracking import MlflowStore
 from galaxy_mlflow.trial_storage import SCHEMA, open_storage
+from galaxy_mlflow.tuning_log import TuningLog
 
 Loss = Callable[[ArmSettings, int], float]
 
@@ -132,6 +132,45 @@ def test_the_other_pruners(file: Path, pruner: str) -> None:
     assert (schema.PRUNED in states) == (pruner == "hyperband")
 
 
+@pytest.mark.parametrize("pruner", ["hyperband", "median"])
+def test_a_trial_that_was_told_to_stop_is_told_so_again_after_a_restart(
+    file: Path, pruner: str
+) -> None:
+    study = study_of(file, f'tune.pruner="{pruner}"', "tune.grace_epochs=2")
+    search = search_of(study)
+    try_all(search, 6)
+    number, epochs = told_to_stop(search, 6)
+    again = search_of(study)
+    heard = curves(again.settings(number), epochs, far_from(9.0))
+    assert [again.hear(number, 0, heard) for _ in range(2)] == [True, True]
+    again.end(number, schema.PRUNED)
+    (trial,) = (trial for trial in again.trials() if trial.number == number)
+    assert (trial.state, len(trial.values), trial.reason) == (schema.PRUNED, epochs, "")
+
+
+def told_to_stop(search: Search, first: int) -> tuple[int, int]:
+    """Return the first trial that is told to stop, and after how many epochs, but do not end it."""
+    for number in range(first, first + 20):
+        settings = search.settings(number)
+        for epoch in range(1, 7):
+            if search.hear(number, 0, curves(settings, epoch, far_from(9.0))):
+                return number, epoch
+        search.end(number, schema.FINISHED)
+    raise AssertionError("no trial was told to stop")
+
+
+def test_epochs_that_were_judged_are_not_judged_again(file: Path) -> None:
+    search = search_of(study_of(file, "tune.grace_epochs=2"))
+    search.settings(0)
+    search.settings(1)
+    alone = curves(search.settings(1), 3, far_from(9.0))
+    assert not search.hear(1, 0, alone)
+    for number in (0, *range(2, 7)):
+        try_one(search, number, far_from(0.01))
+    assert not search.hear(1, 0, alone)
+    assert search.hear(1, 0, curves(search.settings(1), 4, far_from(9.0)))
+
+
 def test_a_trial_that_failed_counts_with_the_worst_value(file: Path) -> None:
     search = search_of(study_of(file))
     try_all(search, 2)
@@ -233,32 +272,42 @@ def test_trials_are_kept_in_postgresql_beside_mlflows_tables(
         assert cursor.fetchall() == [(SCHEMA,)]
 
 
-@pytest.mark.parametrize("wrong", ["password", "port"])
-def test_a_storage_that_cannot_be_reached_is_one_clear_error_without_its_password(
-    postgres: Cluster, wrong: str
+@pytest.mark.parametrize("killed_in", ["send_points", "end_side_run", "send_tags"])
+def test_a_trial_whose_end_was_cut_short_on_its_way_is_sent_whole_by_the_next_call(
+    file: Path, database_home: Home, killed_in: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    urls = {
-        "password": postgres.url.replace(QUOTED, f"{QUOTED}-not"),
-        "port": postgres.url.replace(str(postgres.port), "1"),
-    }
-    with pytest.raises(ServerError) as caught:
-        open_storage(urls[wrong], Home.default())
-    words = str(caught.value)
-    assert "the trials cannot be kept there" in words
-    assert "--storage" in words
-    assert not any(secret in words for secret in (PASSWORD, QUOTED, "s3cret"))
+    study = study_of(file, f"name={killed_in}".replace("_", "-"))
+    search = search_of(study)
+    (trial,) = try_all(search, 1)
+    store = MlflowStore(database_home.database_uri, database_home)
+    cut_short(monkeypatch, killed_in, lambda: TuningLog(study, store, print).end(search, trial))
+    for _ in range(2):
+        TuningLog(study, store, print).catch_up([search])
+    runs = store.side_runs(schema.tuning_of(study.name), {schema.STUDY: study.name})
+    (run,) = (run for run, tags in runs.items() if tags[schema.KIND] == schema.TRIAL)
+    (parent,) = runs.keys() - {run}
+    assert runs[run][schema.STATUS] == schema.FINISHED
+    assert store.history(run, schema.OBJECTIVE) == {0: trial.objective}
+    assert store.history(parent, schema.BEST_OBJECTIVE) == {0: trial.objective}
+    assert ended(store, run)
 
 
-@pytest.mark.parametrize("url", ["mysql://me:secret@host/db", "trials.db", "postgresql:secret"])
-def test_a_storage_of_another_kind_is_refused(url: str) -> None:
-    with pytest.raises(ConfigError, match="expected sqlite:///FILE, or postgresql") as caught:
-        open_storage(url, Home.default())
-    assert "me:secret" not in str(caught.value)
+def cut_short(patch: pytest.MonkeyPatch, method: str, call: Callable[[], None]) -> None:
+    """Have the process killed as soon as one method has done its work."""
+    whole = getattr(MlflowStore, method)
+
+    def killed(*args: object) -> None:
+        whole(*args)
+        if method != "send_points" or "objective" in str(args[2]):
+            raise KeyboardInterrupt
+
+    with patch.context() as patched:
+        patched.setattr(MlflowStore, method, killed)
+        with pytest.raises(KeyboardInterrupt):
+            call()
 
 
-def test_a_database_of_mlflow_is_no_place_for_trials(database_home: Home) -> None:
-    with pytest.raises(ConfigError, match="a SQLite file of its own"):
-        open_storage(database_home.database_uri, Home.default())
-    with sqlite3.connect(database_home.database) as database:
-        names = {name for (name,) in database.execute("select name from sqlite_master")}
-    assert "trial_values" not in names
+def ended(store: MlflowStore, run_id: str) -> bool:
+    from mlflow import MlflowClient
+
+    return str(MlflowClient(tracking_uri=store.uri).get_run(run_id).info.status) == "FINISHED"

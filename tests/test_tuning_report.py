@@ -7,6 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from fixtures_analysis import ARMS, Job, Writer
 
@@ -134,6 +135,17 @@ def test_splits_that_are_compared_and_were_tuned_on_are_named(base: Study) -> No
     text = tuning.in_prose(tuning.tuning_of(study, ARMS))
     assert "on the validation parts of splits 0, 3." in text
     assert "Of the splits compared, tuning saw the validation part of 0, 3;" in text
+
+
+def test_fewer_labels_do_not_change_what_tuning_saw_of_the_test_parts(base: Study) -> None:
+    study = tuned_study(base, RECORD, RECORD)
+    runs = study.runs.copy()
+    cut = runs[schema.ARM] == ARMS[0]
+    runs.loc[cut, schema.N_TRAIN], runs.loc[cut, schema.N_VAL] = 70, 10  # a tenth of the labels
+    found = tuning.tuning_of(replace(study, runs=runs), ARMS)
+    assert found.shared == pytest.approx(0.1)
+    runs[schema.N_VAL] = np.nan
+    assert tuning.tuning_of(replace(study, runs=runs), ARMS).shared is None
 
 
 def test_where_nothing_was_tuned_the_report_says_so_and_comparisons_are_as_ever(

@@ -104,6 +104,17 @@ def test_a_disk_too_full_to_note_a_failure_ends_the_signs_of_life_too(
     assert sink_threads() <= before
 
 
+def test_a_lock_that_an_interruption_cut_short_does_not_fail_the_run(
+    job: Job, training_raises: Raising
+) -> None:
+    error = RuntimeError("release unlocked lock")
+    error.__context__ = KeyboardInterrupt()
+    training_raises(error)
+    with pytest.raises(KeyboardInterrupt):
+        job.run()
+    assert job.record().status == schema.RUNNING
+
+
 def test_a_full_gpu_is_not_the_runs_fault(job: Job, training_raises: Raising) -> None:
     training_raises(torch.OutOfMemoryError("CUDA out of memory"))
     result = job.run()

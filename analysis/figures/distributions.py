@@ -172,7 +172,7 @@ def bin_edges(values: ArrayLike, unit: Unit) -> Floats:
         return np.asarray(round_ticks(bins, whole=True).tick_values(low, high + 1)) - 0.5
     if low == high:
         reach = 0.01 * abs(low) or 0.5
-        return np.array([low - reach, low + reach])
+        return low + reach * np.array([-5.0, -1.0, 1.0, 5.0])  # one narrow bar, and room beside it
     edges = np.asarray(round_ticks(bins).tick_values(low, high), dtype=np.float64)
     edges[[0, -1]] = min(low, edges[0]), max(high, edges[-1])  # a value may miss an edge by a bit
     return edges

@@ -4,7 +4,10 @@
 
 # Goes before a command: runs it in the container image, where settings.sh names one.
 inside=()
-[[ -z ${IMAGE:-} ]] || inside=(apptainer exec --nv --bind "$GALAXY_MLFLOW_HOME" "$IMAGE")
+if [[ -n ${IMAGE:-} ]]; then
+  mkdir -p "$GALAXY_MLFLOW_HOME"  # what is bound must be there
+  inside=(apptainer exec --nv --bind "$GALAXY_MLFLOW_HOME" "$IMAGE")
+fi
 
 # The password is in no script and no job's settings: who looks at the job sees the file's name.
 log_in() {
@@ -33,8 +36,11 @@ attend() {
 # go_on_later CODE: ends the job; one that was stopped (143) waits in the queue again. Where Slurm
 # preempts without a word, or loses the node, it does so itself. A cancelled job is not running.
 go_on_later() {
-  if [[ $1 == 14[23] && -n $(squeue --noheader --states=RUNNING --jobs="$SLURM_JOB_ID") ]]; then
-    scontrol requeue "$SLURM_JOB_ID" && sleep 60  # until Slurm ends this script
+  local job=$SLURM_JOB_ID
+  # The array's last task has the array's own number: by that, Slurm would requeue every task.
+  [[ -z ${SLURM_ARRAY_TASK_ID:-} ]] || job=${SLURM_ARRAY_JOB_ID}_$SLURM_ARRAY_TASK_ID
+  if [[ $1 == 14[23] && -n $(squeue --noheader --states=RUNNING --jobs="$job") ]]; then
+    scontrol requeue "$job" && sleep 60  # until Slurm ends this script
   fi
   exit "$1"
 }

@@ -11,7 +11,7 @@ cd "$(dirname "$0")" || exit
 log_in || exit
 
 while true; do
-  left=$(squeue --noheader --me --name=galaxy-mlflow)
+  left=$(squeue --noheader --me --name=galaxy-mlflow) || left=unknown
   "${inside[@]}" galaxy-mlflow sync
   code=$?
   if [[ -z ${1:-} || (-z $left && $code == 0) ]]; then

@@ -22,7 +22,13 @@ from galaxy_mlflow import schema
 from galaxy_mlflow.claims import LEFT
 from galaxy_mlflow.files import sha256_of
 from galaxy_mlflow.home import Home
-from galaxy_mlflow.processes import LAST_MOMENT, TERMINATED, Terminated, sigterm_like_ctrl_c
+from galaxy_mlflow.processes import (
+    LAST_MOMENT,
+    TERMINATED,
+    Terminated,
+    hear_ctrl_c,
+    sigterm_like_ctrl_c,
+)
 from galaxy_mlflow.schema import JobId
 from galaxy_mlflow.spool import Event, Kind, Spool
 from galaxy_mlflow.tracking import MlflowStore
@@ -171,6 +177,19 @@ def test_a_second_sigterm_does_not_cut_short_what_the_first_one_began() -> None:
     finally:
         assert signal.alarm(0) > 0
         signal.signal(signal.SIGTERM, before)
+
+
+def test_a_child_that_is_told_to_stop_in_two_ways_is_interrupted_once() -> None:
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        hear_ctrl_c()
+        with pytest.raises(Terminated):
+            os.kill(os.getpid(), signal.SIGTERM)
+        os.kill(os.getpid(), signal.SIGINT)  # its parent's, while it closes its records
+    finally:
+        assert signal.alarm(0) > 0
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 def lines_of(file: Path) -> int:

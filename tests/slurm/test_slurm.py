@@ -33,7 +33,7 @@ def restarts(slurm: Slurm, job: str) -> list[int]:
 def test_shellcheck_finds_nothing_in_the_scripts() -> None:
     folder = ROOT / "deploy/slurm"
     scripts = [*folder.glob("*.sh"), *folder.glob("*.sbatch")]
-    assert len(scripts) == 5
+    assert len(scripts) == 6
     done = subprocess.run(
         ["shellcheck", "--external-sources", *map(str, scripts)],
         cwd=folder, capture_output=True, text=True, check=False,
@@ -61,18 +61,18 @@ def test_an_array_that_is_told_to_stop_and_then_preempted_goes_on_bit_for_bit(
     slurm.wait_for(lambda: min(events(site).values(), default=0) >= 1, "an epoch of each", 60)
     assert "s3cret" not in slurm.ask("scontrol", "show", "job", job)
     # What Slurm does near the end of a job's time, by --signal=B:TERM: the job itself asks for
-    # another turn.
-    slurm.ask("scancel", "--batch", "--signal=TERM", f"{job}_0")
+    # another turn: itself alone, though the array's last job has the array's number.
+    slurm.ask("scancel", "--batch", "--signal=TERM", f"{job}_1")
     slurm.wait_for(lambda: sum(restarts(slurm, job)) == 1, "the job is requeued")
     assert "stopped; nothing is lost" in site.logs()
-    first = site.folder / f"galaxy-mlflow-{job}_0.log"
-    slurm.wait_for(lambda: "resumed after epoch" in first.read_text(), "it goes on", 120)
+    told = site.folder / f"galaxy-mlflow-{job}_1.log"
+    slurm.wait_for(lambda: "resumed after epoch" in told.read_text(), "it goes on", 120)
     high = site.submit("--partition=high", "--exclusive", "--output=/dev/null", "--wrap=sleep 3")
     slurm.wait_until_done(high)
-    assert "DUE TO PREEMPTION" in first.read_text()
+    assert "DUE TO PREEMPTION" in told.read_text()
     slurm.wait_until_done(job)
     assert max(restarts(slurm, job)) == 2
-    assert first.read_text().count("stopped; nothing is lost") == 2, "it was not in the middle"
+    assert told.read_text().count("stopped; nothing is lost") == 2, "it was not in the middle"
     assert "Traceback" not in site.logs()
     assert_same_outcome(whole, server, tmp_path / "files")
     assert {run.tags[schema.ATTEMPT] for run in runs(server).values()} > {"1"}
@@ -116,7 +116,7 @@ def test_with_no_route_the_runs_are_spooled_and_sync_brings_everything(
     uri, server = served
     settings = {"MLFLOW_TRACKING_URI": uri, "OFFLINE": "yes"}
     site = make_site(slurm, tmp_path / "site", settings, *NO_ROUTE)
-    prepared = site.call("galaxy-mlflow", "prepare", "study.toml", "--set", "name=tiny")
+    prepared = site.call("./here.sh", "prepare", "study.toml", "--set", "name=tiny")
     assert prepared.returncode == 0, prepared.stderr
     slurm.wait_until_done(site.submit(*ONE_CPU, "array.sbatch"))
     assert "galaxy-mlflow sync" in site.logs()
