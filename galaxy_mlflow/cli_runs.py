@@ -225,8 +225,6 @@ def train(study: Study, wanted: Selection, machine: Machine) -> int:
     if machine.offline:
         _tell_of_spool(study.name)
     counts = outcome.counts()
-    if not outcome.results:
-        say(f"{study.name}: nothing to do: {counts}")
-        return 0 if not outcome.failed_before else 1
-    say(f"{study.name}: {counts}")
-    return 1 if outcome.unfinished else 0
+    nothing = "" if outcome.results else "nothing to do: "
+    say(f"{study.name}: {nothing}{counts}")
+    return 1 if outcome.unfinished or outcome.failed_before else 0

@@ -142,7 +142,9 @@ def ask_to_end_with_parent(by: signal.Signals = signal.SIGTERM) -> None:
 
 
 def was_interrupted(error: BaseException) -> bool:
-    """Whether an error came of Ctrl-C or SIGTERM: a lock cut short by them raises its own."""
+    """Whether an error may be one of stopping: what Ctrl-C or SIGTERM cut short raises its own."""
+    if signal.getsignal(signal.SIGTERM) == signal.SIG_IGN:  # it came: see `_interrupt_once`
+        return True
     before = error.__context__
     return isinstance(error, KeyboardInterrupt) or (before is not None and was_interrupted(before))
 

@@ -166,6 +166,9 @@ def test_a_run_that_diverges_is_marked_failed_and_the_study_goes_on(
 ) -> None:
     study = str(write_study(tmp_path / "study"))
     wild = ["--set", "arm.two.learning_rate=100", "--set", "arm.two.optimizer=sgd"]
+    assert call("run", study, *wild, "--splits", "0", "--arms", "two").code == 1
+    beside = call("run", study, *wild, "--splits", "0")
+    assert (beside.code, "1 failed, 1 finished" in beside.out) == (1, True)
     ran = call("run", study, *wild)
     assert ran.code == 1
     assert "2 failed, 2 finished" in ran.out

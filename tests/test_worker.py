@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import signal
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -104,14 +105,22 @@ def test_a_disk_too_full_to_note_a_failure_ends_the_signs_of_life_too(
     assert sink_threads() <= before
 
 
-def test_a_lock_that_an_interruption_cut_short_does_not_fail_the_run(
-    job: Job, training_raises: Raising
+@pytest.mark.parametrize("told", ["by its context", "by SIGTERM"])
+def test_what_an_interruption_cut_short_does_not_fail_the_run(
+    job: Job, training_raises: Raising, told: str
 ) -> None:
     error = RuntimeError("release unlocked lock")
-    error.__context__ = KeyboardInterrupt()
+    before = signal.getsignal(signal.SIGTERM)
+    if told == "by SIGTERM":
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    else:
+        error.__context__ = KeyboardInterrupt()
     training_raises(error)
-    with pytest.raises(KeyboardInterrupt):
-        job.run()
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            job.run()
+    finally:
+        signal.signal(signal.SIGTERM, before)
     assert job.record().status == schema.RUNNING
 
 
