@@ -19,7 +19,12 @@ from typing import Any
 
 from galaxy_mlflow.dispatch import Lost, News
 from galaxy_mlflow.outcomes import JobEvent, JobResult, Report
-from galaxy_mlflow.processes import ctrl_c_held_back, hear_ctrl_c, watch_parent
+from galaxy_mlflow.processes import (
+    ctrl_c_held_back,
+    hear_ctrl_c,
+    hear_no_more,
+    watch_parent,
+)
 from galaxy_mlflow.schema import JobId
 from galaxy_mlflow.worker import run_job
 
@@ -162,18 +167,21 @@ def _serve(pipe: Connection) -> None:
 
 def serve(pipe: Connection, train: Callable[[Any, Report], JobResult]) -> None:
     """Train what comes from a pipe, one after another, until it closes."""
-    hear_ctrl_c()
-    watch_parent()  # a run may end at any moment: it resumes
 
     def report(event: JobEvent) -> None:
         try:
             pipe.send(event)
-        except OSError:  # nobody listens any more
+        except OSError:  # nobody listens any more; the signal that says so may come later
+            hear_no_more()
             raise KeyboardInterrupt from None
 
     try:
+        hear_ctrl_c()
+        watch_parent()  # a run may end at any moment: it resumes
         while True:
             spec = pipe.recv()
             pipe.send(train(spec, report))
     except (EOFError, OSError, KeyboardInterrupt):
         return
+    finally:
+        hear_no_more()

@@ -79,6 +79,12 @@ def hear_ctrl_c() -> None:
     signal.pthread_sigmask(signal.SIG_UNBLOCK, _STOPS)
 
 
+def hear_no_more() -> None:
+    """Ignore Ctrl-C and SIGTERM: this process is closing its records, or has closed them."""
+    for number in _STOPS:
+        signal.signal(number, signal.SIG_IGN)
+
+
 @contextmanager
 def sigterm_like_ctrl_c(*, for_good: bool = False) -> Iterator[None]:
     """Have SIGTERM raise `Terminated`, once, and end this process for sure soon after.
@@ -150,8 +156,7 @@ def was_interrupted(error: BaseException) -> bool:
 
 
 def _interrupt_for_good(number: int, frame: FrameType | None) -> None:
-    for other in _STOPS:
-        signal.signal(other, signal.SIG_IGN)
+    hear_no_more()
     _interrupt_once(number, frame)
 
 

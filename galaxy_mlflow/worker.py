@@ -10,8 +10,6 @@ from importlib.metadata import version
 from pathlib import Path
 from socket import gethostname
 
-import torch
-
 from galaxy_mlflow import schema
 from galaxy_mlflow.cache import GalaxyData
 from galaxy_mlflow.checkpoints import CheckpointFolder
@@ -32,7 +30,15 @@ from galaxy_mlflow.home import Home
 from galaxy_mlflow.job import TrainingJob
 from galaxy_mlflow.keeper import CheckpointKeeper
 from galaxy_mlflow.machine import hardware, software
-from galaxy_mlflow.outcomes import BUSY, WAITING, JobEvent, JobResult, Report, stopped_by
+from galaxy_mlflow.outcomes import (
+    BUSY,
+    WAITING,
+    JobEvent,
+    JobResult,
+    Report,
+    is_the_machines,
+    stopped_by,
+)
 from galaxy_mlflow.processes import was_interrupted
 from galaxy_mlflow.progress import EpochRecord
 from galaxy_mlflow.ranks import change_of_ranks, team_of
@@ -144,11 +150,11 @@ class _Worker:
             return self._train_and_send()
         except (DivergedError, CheckpointError) as error:
             return self._fail(str(error))
-        except (GalaxyError, OSError, torch.OutOfMemoryError):
-            raise
         except Exception as error:  # a broken run must not take the study with it
             if was_interrupted(error):
                 raise KeyboardInterrupt from error
+            if is_the_machines(error):
+                raise
             return self._fail(f"{type(error).__name__}: {error}")
 
     def _train_and_send(self) -> JobResult:

@@ -124,11 +124,21 @@ def test_what_an_interruption_cut_short_does_not_fail_the_run(
     assert job.record().status == schema.RUNNING
 
 
-def test_a_full_gpu_is_not_the_runs_fault(job: Job, training_raises: Raising) -> None:
-    training_raises(torch.OutOfMemoryError("CUDA out of memory"))
+@pytest.mark.parametrize(
+    ("error", "words"),
+    [
+        (torch.OutOfMemoryError("CUDA out of memory"), "the GPU is out of memory"),
+        (MemoryError(), "the machine is out of memory"),
+        (torch.AcceleratorError("unspecified launch failure"), "unspecified launch failure"),
+    ],
+)
+def test_a_machines_trouble_is_not_the_runs_fault(
+    job: Job, training_raises: Raising, error: Exception, words: str
+) -> None:
+    training_raises(error)
     result = job.run()
     assert (result.status, result.again) == (STOPPED, True)
-    assert "the GPU is out of memory" in result.reason
+    assert words in result.reason
     assert job.record().status == schema.RUNNING
 
 

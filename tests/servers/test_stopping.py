@@ -150,7 +150,7 @@ def test_after_sigterm_to_all_processes_the_same_command_goes_on_bit_for_bit(
         process.send_signal(signal.SIGTERM)
         words = process.communicate(timeout=GONE)[0].decode()
         assert process.returncode == TERMINATED, words
-        assert "Traceback" not in words
+        assert "Traceback" not in words, words
         assert not psutil.wait_procs(everybody, timeout=GONE)[1]
         assert len(epochs(home)) < EPOCHS, "the signal came too late"
     process = start(study, home, *often)
