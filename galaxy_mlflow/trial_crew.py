@@ -10,6 +10,7 @@ from typing import Protocol
 from galaxy_mlflow.dispatch import Crew
 from galaxy_mlflow.engine import OwnProcess, Processes, serve
 from galaxy_mlflow.outcomes import JobResult, Report
+from galaxy_mlflow.processes import hear_no_more
 from galaxy_mlflow.schema import JobId
 from galaxy_mlflow.trial import TrialEvent, TrialSpec, run_trial
 
@@ -73,4 +74,5 @@ def _answer(pipe: Connection) -> bool:
     try:
         return bool(pipe.recv())
     except (EOFError, OSError):  # nobody listens any more
+        hear_no_more()
         raise KeyboardInterrupt from None
