@@ -23,6 +23,7 @@ from galaxy_mlflow.processes import (
     ctrl_c_held_back,
     hear_ctrl_c,
     hear_no_more,
+    ignore_stops,
     watch_parent,
 )
 from galaxy_mlflow.schema import JobId
@@ -184,4 +185,4 @@ def serve(pipe: Connection, train: Callable[[Any, Report], JobResult]) -> None:
     except (EOFError, OSError, KeyboardInterrupt):
         return
     finally:
-        hear_no_more()
+        ignore_stops()

@@ -80,7 +80,14 @@ def hear_ctrl_c() -> None:
 
 
 def hear_no_more() -> None:
-    """Ignore Ctrl-C and SIGTERM: this process is closing its records, or has closed them."""
+    """Have Ctrl-C and SIGTERM change nothing: this process is closing its records."""
+    for number in _STOPS:
+        signal.signal(number, _heard)
+
+
+def ignore_stops() -> None:
+    """Ignore Ctrl-C and SIGTERM while Python ends, which forgets handlers of its own."""
+    hear_no_more()
     for number in _STOPS:
         signal.signal(number, signal.SIG_IGN)
 
@@ -102,9 +109,8 @@ def sigterm_like_ctrl_c(*, for_good: bool = False) -> Iterator[None]:
     try:
         yield
     finally:
-        came = signal.getsignal(signal.SIGTERM) == signal.SIG_IGN
-        if not (for_good and came):
-            signal.signal(signal.SIGTERM, before)
+        came = signal.getsignal(signal.SIGTERM) is _heard
+        signal.signal(signal.SIGTERM, signal.SIG_IGN if for_good and came else before)
 
 
 def run_apart(module: str, function: str, *arguments: Any) -> Any:
@@ -149,7 +155,7 @@ def ask_to_end_with_parent(by: signal.Signals = signal.SIGTERM) -> None:
 
 def was_interrupted(error: BaseException) -> bool:
     """Whether an error may be one of stopping: what Ctrl-C or SIGTERM cut short raises its own."""
-    if signal.getsignal(signal.SIGTERM) == signal.SIG_IGN:  # it came: see `_interrupt_once`
+    if signal.getsignal(signal.SIGTERM) is _heard:
         return True
     before = error.__context__
     return isinstance(error, KeyboardInterrupt) or (before is not None and was_interrupted(before))
@@ -160,8 +166,12 @@ def _interrupt_for_good(number: int, frame: FrameType | None) -> None:
     _interrupt_once(number, frame)
 
 
+def _heard(number: int, frame: FrameType | None) -> None:
+    """Do nothing: Python complains of a signal that comes while it is set to be ignored."""
+
+
 def _interrupt_once(number: int, frame: FrameType | None) -> None:
-    signal.signal(number, signal.SIG_IGN)
+    signal.signal(number, _heard)
     if number == signal.SIGINT:
         signal.default_int_handler(number, frame)
     signal.alarm(LAST_MOMENT)  # not a thread: it works whatever this process waits for

@@ -22,6 +22,7 @@ from galaxy_mlflow.errors import ClaimLostError, DivergedError
 from galaxy_mlflow.home import Home
 from galaxy_mlflow.outcomes import BUSY, STOPPED, JobResult
 from galaxy_mlflow.prepare import draw_splits
+from galaxy_mlflow.processes import hear_no_more
 from galaxy_mlflow.progress import EpochRecord
 from galaxy_mlflow.runs import RunRecord
 from galaxy_mlflow.spool import Event, Kind, Spool
@@ -110,9 +111,9 @@ def test_what_an_interruption_cut_short_does_not_fail_the_run(
     job: Job, training_raises: Raising, told: str
 ) -> None:
     error = RuntimeError("release unlocked lock")
-    before = signal.getsignal(signal.SIGTERM)
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
     if told == "by SIGTERM":
-        signal.signal(signal.SIGTERM, signal.SIG_IGN)
+        hear_no_more()
     else:
         error.__context__ = KeyboardInterrupt()
     training_raises(error)
@@ -120,7 +121,8 @@ def test_what_an_interruption_cut_short_does_not_fail_the_run(
         with pytest.raises(KeyboardInterrupt):
             job.run()
     finally:
-        signal.signal(signal.SIGTERM, before)
+        for number, handler in before.items():
+            signal.signal(number, handler)
     assert job.record().status == schema.RUNNING
 
 
