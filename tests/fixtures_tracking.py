@@ -25,11 +25,31 @@ def clean_environ(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 @pytest.fixture(scope="session")
-def database_home(tmp_path_factory: pytest.TempPathFactory) -> Home:
-    """A home whose database exists: making one takes seconds, so tests share it."""
-    home = Home(tmp_path_factory.mktemp("database"))
+def empty_database(tmp_path_factory: pytest.TempPathFactory) -> bytes:
+    """What an empty database holds: making one takes seconds, writing these bytes none."""
+    home = Home(tmp_path_factory.mktemp("empty"))
     MlflowStore(home.database_uri, home).check()
+    return home.database.read_bytes()
+
+
+def begin_home(folder: Path, database: bytes) -> Home:
+    """Make a home with a database of its own."""
+    home = Home(folder)
+    home.path.mkdir(parents=True, exist_ok=True)
+    home.database.write_bytes(database)
     return home
+
+
+@pytest.fixture
+def home(clean_environ: Path, empty_database: bytes) -> Home:
+    """The home that the commands find, with an empty database."""
+    return begin_home(clean_environ, empty_database)
+
+
+@pytest.fixture(scope="session")
+def database_home(tmp_path_factory: pytest.TempPathFactory, empty_database: bytes) -> Home:
+    """A home that tests share: each has its studies under names of their own (`new_name`)."""
+    return begin_home(tmp_path_factory.mktemp("shared"), empty_database)
 
 
 @pytest.fixture(scope="session")

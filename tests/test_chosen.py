@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import pytest
 from fixtures_analysis import Job, Writer
 from fixtures_predict import Trained
@@ -146,7 +144,7 @@ def test_a_run_that_is_no_job_is_no_run_of_ours(losses: Losses, store: MlflowSto
         find_run(store, other)
 
 
-def test_a_store_of_nothing_has_no_study(database_home: Home, tmp_path: Path) -> None:
-    empty = MlflowStore(database_home.database_uri, Home(tmp_path))
+def test_a_store_of_nothing_has_no_study(home: Home) -> None:
+    empty = MlflowStore(home.database_uri, home)
     with pytest.raises(StudyNotFoundError, match="no run of a study 'never'"):
         chosen_runs(empty, ensemble("never/one"))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import shutil
 from collections import Counter
 from pathlib import Path
 
@@ -17,16 +16,6 @@ from galaxy_mlflow import schema
 from galaxy_mlflow.home import Home
 from galaxy_mlflow.runs import RunRecord
 from galaxy_mlflow.tracking import MlflowStore
-
-
-@pytest.fixture
-def home(database_home: Home, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Home:
-    """A home of its own with an empty database: copied, since making one takes seconds."""
-    made = Home(tmp_path / "home")
-    made.path.mkdir(parents=True)
-    shutil.copy(database_home.database, made.database)
-    monkeypatch.setenv("GALAXY_MLFLOW_HOME", str(made.path))
-    return made
 
 
 @pytest.fixture(params=["database", "server"])

@@ -6,7 +6,6 @@ import base64
 import csv
 import io
 import re
-import shutil
 import subprocess
 import sys
 from collections.abc import Iterable, Iterator
@@ -16,6 +15,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from fixtures_cli import Call
+from fixtures_tracking import begin_home
 from PIL import Image
 from small_study import STUDY, write_study
 
@@ -31,12 +31,10 @@ TEXT = STUDY.replace("epochs = 3", "epochs = 1").replace("count = 2", "count = 3
 
 
 @pytest.fixture(scope="module")
-def trained(database_home: Home, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def trained(empty_database: bytes, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with a small study, its images, and a home in which it was trained."""
     folder = tmp_path_factory.mktemp("trained")
-    home = Home(folder / "home")
-    home.path.mkdir()
-    shutil.copy(database_home.database, home.database)
+    home = begin_home(folder / "home", empty_database)
     write_study(folder, TEXT)
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("GALAXY_MLFLOW_HOME", str(home.path))

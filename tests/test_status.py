@@ -108,12 +108,9 @@ def send(store: MlflowStore, start: RunStart, folder: Path, end: Event | None) -
     spool.release()
 
 
-def test_of_a_study_file_what_is_missing_counts_too(
-    call: Call, database_home: Home, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("MLFLOW_TRACKING_URI", database_home.database_uri)
+def test_of_a_study_file_what_is_missing_counts_too(call: Call, home: Home, tmp_path: Path) -> None:
     study = str(write_study(tmp_path))
-    send(MlflowStore(database_home.database_uri, database_home), small(), tmp_path / "s", None)
+    send(MlflowStore(home.database_uri, home), small(), tmp_path / "s", None)
     shown = call("status", study).out
     assert "0 of 4 runs done, 1 running, 3 missing" in shown
     assert "10 epochs are left" in shown

@@ -42,10 +42,10 @@ def test_a_storage_of_another_kind_is_refused(url: str) -> None:
     assert "me:secret" not in str(caught.value)
 
 
-def test_a_database_of_mlflow_is_no_place_for_trials(database_home: Home) -> None:
+def test_a_database_of_mlflow_is_no_place_for_trials(home: Home) -> None:
     with pytest.raises(ConfigError, match="a SQLite file of its own"):
-        open_storage(database_home.database_uri, Home.default())
-    with sqlite3.connect(database_home.database) as database:
+        open_storage(home.database_uri, home)
+    with sqlite3.connect(home.database) as database:
         names = {name for (name,) in database.execute("select name from sqlite_master")}
     assert "trial_values" not in names
 

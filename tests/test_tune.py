@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import shutil
 import signal
 import subprocess
 import time
@@ -54,15 +53,6 @@ weight_decay = {low = 0.000001, high = 0.1, log = true}
 schedule = "cosine"
 """
 ARMS = ("one", "two")
-
-
-@pytest.fixture
-def home(database_home: Home, clean_environ: Path) -> Home:
-    """A home of its own with an empty database: copied, since making one takes seconds."""
-    made = Home(clean_environ)
-    made.path.mkdir(parents=True)
-    shutil.copy(database_home.database, made.database)
-    return made
 
 
 @pytest.fixture

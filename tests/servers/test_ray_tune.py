@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import shutil
 import subprocess
 import time
 from pathlib import Path
@@ -25,14 +24,6 @@ SAID = "\n[resources]\ncpus = 1\nmemory_gb = 1.0\n"
 RANDOM = ("--set", "tune.sampler=random", "--set", "training.epochs=4")
 
 pytestmark = pytest.mark.filterwarnings("ignore::ResourceWarning")
-
-
-@pytest.fixture
-def home(database_home: Home, clean_environ: Path) -> Home:
-    made = Home(clean_environ)
-    made.path.mkdir(parents=True)
-    shutil.copy(database_home.database, made.database)
-    return made
 
 
 @pytest.fixture
