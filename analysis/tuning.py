@@ -19,7 +19,7 @@ from galaxy_mlflow import schema
 NOT_ALIKE = "The arms were not tuned alike, so their comparison is not fair: "
 UNTUNED = (
     "No arm was tuned: each was trained with the settings of the study file. A difference between "
-    "arms may be one of settings that suit one arm better; `galaxy-mlflow tune` finds "
+    "arms may be one of settings that suit one arm better; the command galaxy-mlflow tune finds "
     "settings for all arms alike."
 )
 UNKNOWN = "These runs were imported, and say nothing of how the settings of the arms were found."
