@@ -198,6 +198,7 @@ class Search:
             best_trial=best.number,
             best_value=best.objective,
             untuned_value=trials[0].objective or 0.0,
+            improved=self._improvements(trials),
             chosen=best.settings,
             untuned=trials[0].settings,
             splits=list(self.study.tuning_splits),
@@ -206,6 +207,15 @@ class Search:
             data_hash=self.data_hash,
             space=self.tune.space,
         )
+
+    def _improvements(self, trials: Sequence[TrialRecord]) -> dict[str, float]:
+        """Return the objectives of trials that were better than all before, by number."""
+        bests = (self.best_of(trials[: n + 1]) for n in range(len(trials)))
+        return {
+            str(best.number): best.objective
+            for best in bests
+            if best is not None and best.objective is not None
+        }
 
     @property
     def _family(self) -> str:

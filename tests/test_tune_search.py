@@ -200,6 +200,11 @@ def test_only_the_wanted_trials_count_and_more_can_be_wanted(file: Path) -> None
     assert all_ is not None
     assert (few.trials, all_.trials) == (2, 4)
     assert all_.best_value <= few.best_value <= few.untuned_value
+    better = [trial for trial in search.trials() if trial.number in map(int, all_.improved)]
+    assert {str(trial.number): trial.objective for trial in better} == all_.improved
+    assert list(all_.improved.values()) == sorted(all_.improved.values(), reverse=True)
+    assert next(iter(all_.improved.items())) == ("0", all_.untuned_value)
+    assert list(all_.improved.items())[-1] == (str(all_.best_trial), all_.best_value)
 
 
 @pytest.mark.parametrize(
