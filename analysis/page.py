@@ -142,7 +142,8 @@ def _mistakes(found: Contents) -> tuple[Block, ...]:
 
 def _tuning(found: Contents) -> tuple[Block, ...]:
     shown = [found.tables[name] for name in ("tuning", "tuning-settings") if name in found.tables]
-    return (Block(text=tuning.in_prose(found.tuning)), *(Block(table=table) for table in shown))
+    text, pictures = tuning.in_prose(found.tuning), _named(found, "tuning")
+    return (Block(text=text, pictures=pictures), *(Block(table=table) for table in shown))
 
 
 def _labels(found: Contents) -> tuple[Block, ...]:

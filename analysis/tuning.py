@@ -19,7 +19,7 @@ from galaxy_mlflow import schema
 NOT_ALIKE = "The arms were not tuned alike, so their comparison is not fair: "
 UNTUNED = (
     "No arm was tuned: each was trained with the settings of the study file. A difference between "
-    "arms may be one of settings that suit one arm better; `galaxy-mlflow tune` finds "
+    "arms may be one of settings that suit one arm better; the command galaxy-mlflow tune finds "
     "settings for all arms alike."
 )
 UNKNOWN = "These runs were imported, and say nothing of how the settings of the arms were found."
@@ -43,7 +43,7 @@ _FIELDS = {
     *("completed", "pruned", "failed", "epochs"),
     *("best_trial", "best_value", "untuned_value", "chosen", "untuned"),
 }
-_METRICS = {schema.VAL_LOSS: "validation loss", schema.VAL_ACCURACY: "validation accuracy"}
+METRICS = {schema.VAL_LOSS: "validation loss", schema.VAL_ACCURACY: "validation accuracy"}
 
 
 @dataclass(frozen=True)
@@ -107,7 +107,7 @@ def in_prose(tuning: Tuning) -> str:
     return (
         f"The arms were tuned alike: {record['trials']} trials of each, drawn from the same space "
         f"by the same sampler ({record['sampler']}) with the same seed, stopped early by the same "
-        f"rule ({record['pruner']}), and judged by {_METRICS[record['metric']]} at the selected "
+        f"rule ({record['pruner']}), and judged by {METRICS[record['metric']]} at the selected "
         f"epoch on {where}. The first trial of each arm has the settings of the study file; a "
         "trial that diverged or could not be trained with its settings counts with the worst "
         "value. No trial saw a test part. "
@@ -120,7 +120,7 @@ def trials_table(tuning: Tuning) -> Table:
     metric = next(iter(tuning.arms.values()))["metric"]
     header = (
         *("arm", "trials", "complete", "pruned", "failed", "epochs in all"),
-        *(f"best {_METRICS[metric]}", "untuned", "best trial"),
+        *(f"best {METRICS[metric]}", "untuned", "best trial"),
     )
     rows = [_trials_row(arm, record) for arm, record in tuning.arms.items()]
     rows += [(arm, "0", *("–",) * 7) for arm in tuning.untuned]
@@ -136,6 +136,14 @@ def settings_table(tuning: Tuning) -> Table:
         for name in names
     )
     return Table(header, "ll" + "r" * len(tuning.arms), rows)
+
+
+def improvements(record: Mapping[str, Any]) -> dict[int, float]:
+    """Return the trials that were better than all before, and what they reached.
+
+    None are known of a tuning that did not note them.
+    """
+    return {int(trial): float(value) for trial, value in record.get("improved", {}).items()}
 
 
 def _records(study: Study, arm: str) -> list[Mapping[str, Any]]:

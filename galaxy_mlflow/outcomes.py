@@ -89,8 +89,11 @@ def memory_lacked(error: Exception) -> str:
         return _ON_GPU
     if isinstance(error, MemoryError):
         return _ON_HOST
-    said = str(error) if isinstance(error, RuntimeError) else ""
-    return next((lacked for words, lacked in _ALLOCATORS.items() if words in said), "")
+    said = str(error)
+    if isinstance(error, RankLostError):  # it has said so in our words
+        return next((lacked for lacked in (_ON_GPU, _ON_HOST) if lacked in said), "")
+    known = _ALLOCATORS if isinstance(error, RuntimeError) else {}
+    return next((lacked for words, lacked in known.items() if words in said), "")
 
 
 def _of_disk(error: OSError, home: Home) -> str:

@@ -31,6 +31,7 @@ from galaxy_mlflow.checkpoints import State
 from galaxy_mlflow.errors import RankLostError
 from galaxy_mlflow.features import ensure_features
 from galaxy_mlflow.job import TrainingJob
+from galaxy_mlflow.outcomes import memory_lacked
 from galaxy_mlflow.processes import ask_to_end_with_parent, ctrl_c_held_back
 from galaxy_mlflow.team import ALONE, Team
 from galaxy_mlflow.train import Trainer, make_deterministic
@@ -239,9 +240,13 @@ def serve() -> None:
     try:
         _train_along()
     except Exception as error:  # rank 0 tells of it
-        sys.stderr.write(f"{type(error).__name__}: {error}\n")
+        sys.stderr.write(f"{memory_lacked(error) or _in_a_line(error)}\n")
         sys.stderr.flush()
         os._exit(1)
+
+
+def _in_a_line(error: Exception) -> str:
+    return " ".join(f"{type(error).__name__}: {error}".split())
 
 
 def _train_along() -> None:

@@ -14,6 +14,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, Final
+from uuid import uuid4
 
 import numpy as np
 import optuna
@@ -27,7 +28,7 @@ from galaxy_mlflow.tune_settings import Span, TunedSettings, TuneSettings, Value
 
 _STARTUP: Final = 5
 """Trials drawn at random before the sampler learns, and completed before the pruner prunes."""
-_CURVES, _REASON, _STOP = "curves", "failed", "stop"
+_CURVES, _REASON, _STOP, _IDENTITY = "curves", "failed", "stop", "identity"
 
 
 @dataclass(frozen=True)
@@ -90,6 +91,14 @@ class Search:
                 direction=directions.MINIMIZE if self._minimizes else directions.MAXIMIZE,
                 pruner=self._pruner(),
             )
+
+    @cached_property
+    def identity(self) -> str:
+        """What tells these trials from those of the same tuning in another storage."""
+        with self._talking():
+            if _IDENTITY not in self._optuna.user_attrs:
+                self._optuna.set_user_attr(_IDENTITY, uuid4().hex)
+            return str(self._optuna.user_attrs[_IDENTITY])
 
     def other_trials(self) -> int:
         """Return how many trials this arm has of other settings, another space or other data."""
@@ -189,6 +198,7 @@ class Search:
             best_trial=best.number,
             best_value=best.objective,
             untuned_value=trials[0].objective or 0.0,
+            improved=self._improvements(trials),
             chosen=best.settings,
             untuned=trials[0].settings,
             splits=list(self.study.tuning_splits),
@@ -197,6 +207,15 @@ class Search:
             data_hash=self.data_hash,
             space=self.tune.space,
         )
+
+    def _improvements(self, trials: Sequence[TrialRecord]) -> dict[str, float]:
+        """Return the objectives of trials that were better than all before, by number."""
+        bests = (self.best_of(trials[: n + 1]) for n in range(len(trials)))
+        return {
+            str(best.number): best.objective
+            for best in bests
+            if best is not None and best.objective is not None
+        }
 
     @property
     def _family(self) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -35,7 +35,6 @@ class SideRun:
     experiment: str
     name: str
     tags: Mapping[str, str]
-    params: Mapping[str, str] = field(default_factory=dict)
 
 
 class SideRuns(Reader):
@@ -58,8 +57,8 @@ class SideRuns(Reader):
         """Return where a run's artifacts are."""
 
     @abstractmethod
-    def _log_params(self, run_id: str, params: Mapping[str, str]) -> None:
-        """Log parameters."""
+    def send_params(self, run_id: str, params: Mapping[str, str]) -> None:
+        """Log parameters; those that are there already must be the same."""
 
     @abstractmethod
     def send_points(self, run_id: str, points: Iterable[Point], tags: Mapping[str, str]) -> None:
@@ -76,11 +75,10 @@ class SideRuns(Reader):
             return {run.info.run_id: dict(run.data.tags) for run in runs}
 
     def begin_side_run(self, run: SideRun) -> str:
-        """Create a run; return its run_id."""
+        """Create a run with its tags; return its run_id. Its params are sent apart."""
         with self._talking() as client:
             experiment = self._experiment(client, run.experiment)
             made = client.create_run(experiment, run_name=run.name, tags=dict(run.tags))
-        self._log_params(made.info.run_id, run.params)
         return str(made.info.run_id)
 
     def end_side_run(self, run_id: str, status: str, files: Mapping[str, str]) -> None:

@@ -85,7 +85,7 @@ class MlflowStore(SideRuns):
             if winner.tags.get(schema.OWNER) != start.tags[schema.OWNER]:
                 raise BusyError(f"{start.job.run_name}: another worker created this run first")
             mine = winner.run_id
-        self._log_params(mine, start.params)
+        self.send_params(mine, start.params)
         self._log_data(mine, start.data)
         return RunRecord(mine, start.job, schema.RUNNING, start.tags, start.params, {})
 
@@ -103,7 +103,7 @@ class MlflowStore(SideRuns):
         with self._talking() as client:
             client.log_batch(run.run_id, tags=_tags(tags))
             client.update_run(run.run_id, status="RUNNING")
-        self._log_params(run.run_id, {k: v for k, v in start.params.items() if k not in run.params})
+        self.send_params(run.run_id, {k: v for k, v in start.params.items() if k not in run.params})
         self._log_data(run.run_id, start.data)
         return replace(run, status=schema.RUNNING, tags={**run.tags, **tags})
 
@@ -174,7 +174,7 @@ class MlflowStore(SideRuns):
             run_id = str(made.info.run_id)
             for path, text in run.artifacts.items():
                 client.log_text(run_id, text, path)
-        self._log_params(run_id, run.params)
+        self.send_params(run_id, run.params)
         self.send_points(run_id, run.points(), {})
         with self._talking() as client:
             client.set_terminated(run_id)
@@ -254,7 +254,8 @@ class MlflowStore(SideRuns):
         except MlflowException as error:
             self.news.append(f"{what}: {server_error(self.uri, error)}")
 
-    def _log_params(self, run_id: str, params: Mapping[str, str]) -> None:
+    def send_params(self, run_id: str, params: Mapping[str, str]) -> None:
+        """Log parameters; those that are there already must be the same."""
         from mlflow.entities import Param
 
         items = [Param(key, value) for key, value in params.items()]

@@ -169,6 +169,8 @@ class TunedSettings(Settings):
     epochs : trained in all trials
     best_value, untuned_value : of the metric on validation parts, mean over the splits; the untuned
         settings are those of the study file
+    improved : what each trial that was better than all before it reached, by its number; empty in
+        records of an older version
     chosen, untuned : value of each setting of the space
     data_hash : of the images it was tuned on
     """
@@ -183,6 +185,7 @@ class TunedSettings(Settings):
     best_trial: Annotated[int, Field(ge=0)]
     best_value: float
     untuned_value: float
+    improved: dict[str, float] = Field(default_factory=dict)
     chosen: dict[str, Value]
     untuned: dict[str, Value]
     splits: list[int]

@@ -40,11 +40,12 @@ settings of the study file. All arms have the same space, trials, sampler, prune
 
 @dataclass
 class _Logged:
-    """A trial's run on the server, and how many of its epochs are there."""
+    """A trial's run on the server, and how many of its epochs and whether its params are there."""
 
     run_id: str
-    epochs: int
+    epochs: int = 0
     state: str = schema.RUNNING
+    named: bool = False
 
 
 @dataclass
@@ -135,8 +136,12 @@ class TuningLog:
         key = search.arm, number
         if key not in self._known:
             run = self._trial_run(search, number, parent)
-            self._known[key] = _Logged(self.store.begin_side_run(run), 0)
-        return self._known[key]
+            self._known[key] = _Logged(self.store.begin_side_run(run))
+        logged = self._known[key]
+        if not logged.named:
+            self.store.send_params(logged.run_id, self._trial_params(search, number))
+            logged.named = True
+        return logged
 
     def _parent(self, search: Search) -> str:
         """Return the run above an arm's trials; learn which of them the server has."""
@@ -144,6 +149,7 @@ class TuningLog:
             run = self._arm_run(search)
             found = self.store.side_runs(run.experiment, _told_by(run.tags))
             parent = next(iter(found), None) or self._begin(run)
+            self.store.send_params(parent, self._arm_params(search))
             self._learn(search.arm, run.experiment, parent)
             self._parents[search.arm] = parent
         return self._parents[search.arm]
@@ -162,28 +168,35 @@ class TuningLog:
         for run_id, tags in self.store.side_runs(experiment, {schema.PARENT: parent}).items():
             epochs = self.store.last_epoch(run_id) + 1
             state = tags.get(schema.STATUS, schema.RUNNING)
-            self._known[arm, int(tags[schema.TRIAL_NUMBER])] = _Logged(run_id, epochs, state)
+            number = int(tags[schema.TRIAL_NUMBER])
+            self._known[arm, number] = _Logged(run_id, epochs, state, named=epochs > 0)
 
-    def _arm_run(self, search: Search) -> SideRun:
-        tune = self.study.tune
-        said = tune.model_dump(include={"metric", "sampler", "pruner", "grace_epochs", "seed"})
+    def _arm_params(self, search: Search) -> dict[str, str]:
+        said = search.tune.model_dump(
+            include={"metric", "sampler", "pruner", "grace_epochs", "seed"}
+        )
         params = {f"tune.{name}": str(value) for name, value in said.items()}
         params["tune.splits"] = ", ".join(map(str, self.study.tuning_splits))
-        params |= {f"space.{name}": in_words(v) for name, v in tune.space.named.items()}
+        space = search.tune.space.named
+        return params | {f"space.{name}": in_words(values) for name, values in space.items()}
+
+    def _arm_run(self, search: Search) -> SideRun:
         tags = {
             **schema.TUNE_SOURCE,
             schema.KIND: schema.TUNING,
             schema.STUDY: self.study.name,
             schema.ARM: search.arm,
             schema.TUNING_HASH: search.digest,
+            schema.TUNING_STORAGE: search.identity,
         }
         name = f"{schema.TUNING}/{search.arm}"
-        return SideRun(schema.tuning_of(self.study.name), name, tags, params)
+        return SideRun(schema.tuning_of(self.study.name), name, tags)
+
+    def _trial_params(self, search: Search, number: int) -> dict[str, str]:
+        arms = {**self.study.arm, search.arm: search.settings(number)}
+        return self.study.model_copy(update={"arm": arms}).arm_params(search.arm)
 
     def _trial_run(self, search: Search, number: int, parent: str) -> SideRun:
-        settings = search.settings(number)
-        arms = {**self.study.arm, search.arm: settings}
-        params = self.study.model_copy(update={"arm": arms}).arm_params(search.arm)
         tags = {
             **schema.TUNE_SOURCE,
             schema.KIND: schema.TRIAL,
@@ -194,12 +207,12 @@ class TuningLog:
             schema.SAMPLED: ",".join(self.study.tune.space.named) if number else "",
             schema.STATUS: schema.RUNNING,
         }
-        return SideRun(schema.tuning_of(self.study.name), trial_name(number), tags, params)
+        return SideRun(schema.tuning_of(self.study.name), trial_name(number), tags)
 
 
 def _told_by(tags: Mapping[str, str]) -> dict[str, str]:
     """Return the tags that tell an arm's run from all others."""
-    told = (schema.KIND, schema.ARM, schema.TUNING_HASH)
+    told = (schema.KIND, schema.ARM, schema.TUNING_HASH, schema.TUNING_STORAGE)
     return {key: tags[key] for key in told}
 
 

@@ -17,12 +17,12 @@ PACKAGE = tuple(
     label_counts study_file metrics calibration splits morphology simulate fractals pictures
     listings targets surveys service fetch vizier nair_abraham data_card catalog blocks image_store
     image_index cache data_input contact_sheet augment timm_models models pretrain checkpoints
-    energy progress job feed optimize stem forward features sampler whole_batch team train ranks
-    run_figures run_files home arm_view study_page study_note spool runs claims status reading
-    uploads server_errors importing history_names histories history_csv tensorboard_logs side_runs
-    tracking known chosen fitted fetched trained image_list decoding predict members answers
-    predict_run served registry explain packing kept courier resume tidy sinks plan prepare estimate
-    machine keeper outcomes worker objective trial resources dispatch engine trial_crew ray_parcel
+    energy progress job feed optimize stem forward features sampler whole_batch team train home
+    outcomes ranks run_figures run_files arm_view study_page study_note spool runs claims status
+    reading uploads server_errors importing history_names histories history_csv tensorboard_logs
+    side_runs tracking known chosen fitted fetched trained image_list decoding predict members
+    answers predict_run served registry explain packing kept courier resume tidy sinks plan prepare
+    estimate machine keeper worker objective trial resources dispatch engine trial_crew ray_parcel
     ray_mail ray_job ray_task ray_log ray_cluster placement ray_pipe ray_need ray_driver ray_crew
     ray_trials ray_predict display delivery runner trial_storage search tuning_log tune_display
     tuned_file tuner evidence doctor master_record options cli_fetch cli_data cli_runs cli_tune

@@ -15,6 +15,7 @@ from analysis.stats import corrected_t, evidence_curve, kaplan_meier
 from analysis.wording import PERCENT, Unit
 
 EPOCHS = Unit(1, 0, "", " epochs")
+LOSS = Unit(1, 3, "", "")
 SHORT = ("pretrained", "scratch")
 ODD = ("_pretrained on $Image_Net$ <b>with a name</b> of no small length at all", "$x$", "third")
 N_CLASSES = {SHORT: 4, ODD: 10}
@@ -78,6 +79,10 @@ def evidence_of(values: dict[str, np.ndarray]) -> Figure:
     return figures.evidence_panels(evidence_curve(x, y, 1000, 200), title, PERCENT)
 
 
+def trials(arms: tuple[str, ...]) -> dict[str, figures.BestSoFar]:
+    return {arm: figures.BestSoFar({i: 0.9, 5: 0.5 - 0.1 * i}, 12) for i, arm in enumerate(arms)}
+
+
 def drawn(axes_figure: Figure, draw: object, *given: object) -> Figure:
     draw(*given, axes_figure.subplots())  # type: ignore[operator]
     return axes_figure
@@ -116,6 +121,7 @@ def all_figures(arms: tuple[str, ...], n: int = 8, epochs: int = 12) -> dict[str
         "forest": figures.forest_plot(intervals(k), "first minus second", PERCENT),
         "survival": figures.survival_curves(waiting(arms, n), "runs below 80 %"),
         "evidence": evidence_of(values),
+        "tuning": drawn(figures.new_figure(), figures.draw_best_so_far, trials(arms), "loss", LOSS),
         "reliability": figures.reliability_diagrams({arm: bins() for arm in arms}),
     }
 

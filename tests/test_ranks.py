@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import pickle
 import signal
 import sqlite3
 import subprocess
@@ -26,6 +27,7 @@ from galaxy_mlflow.checkpoints import CheckpointFolder, State
 from galaxy_mlflow.errors import DivergedError, RankLostError
 from galaxy_mlflow.home import Home
 from galaxy_mlflow.job import TrainingJob
+from galaxy_mlflow.outcomes import memory_lacked
 from galaxy_mlflow.ranks import change_of_ranks, team_of
 from galaxy_mlflow.sampler import RankSampler
 from galaxy_mlflow.team import ALONE
@@ -237,6 +239,22 @@ def test_a_rank_that_cannot_begin_says_why(tmp_path: Path) -> None:
     trainer = Trainer(replace(job_of(study, data), others=("cuda:99",)))
     with pytest.raises(RankLostError, match=r"rank 1 of 2 ended: \w+: ."):
         team_of(trainer, threads=1).__enter__()
+
+
+class NoMemory:
+    """An order that takes more memory than there is."""
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return exec, ("raise MemoryError",)
+
+
+def test_a_rank_that_lacks_memory_says_so_in_words_that_rank_0_knows() -> None:
+    code = "from galaxy_mlflow.ranks import serve; serve()"
+    order = pickle.dumps(NoMemory())
+    done = subprocess.run([sys.executable, "-c", code], input=order, capture_output=True)
+    lost = RankLostError(f"rank 1 of 2 ended: {done.stderr.decode()}")
+    assert memory_lacked(lost).startswith("the machine is out of memory")
+    assert not memory_lacked(RankLostError("rank 1 of 2 was killed (SIGKILL)"))
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])

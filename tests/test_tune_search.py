@@ -11,6 +11,7 @@ from small_study import write_study
 
 from galaxy_mlflow import schema
 from galaxy_mlflow.config import ArmSettings, Study
+from galaxy_mlflow.errors import ServerError
 from galaxy_mlflow.home import Home
 from galaxy_mlflow.objective import WORST, values_by_epoch
 from galaxy_mlflow.search import Search, TrialRecord
@@ -199,6 +200,11 @@ def test_only_the_wanted_trials_count_and_more_can_be_wanted(file: Path) -> None
     assert all_ is not None
     assert (few.trials, all_.trials) == (2, 4)
     assert all_.best_value <= few.best_value <= few.untuned_value
+    better = [trial for trial in search.trials() if trial.number in map(int, all_.improved)]
+    assert {str(trial.number): trial.objective for trial in better} == all_.improved
+    assert list(all_.improved.values()) == sorted(all_.improved.values(), reverse=True)
+    assert next(iter(all_.improved.items())) == ("0", all_.untuned_value)
+    assert list(all_.improved.items())[-1] == (str(all_.best_trial), all_.best_value)
 
 
 @pytest.mark.parametrize(
@@ -272,7 +278,9 @@ def test_trials_are_kept_in_postgresql_beside_mlflows_tables(
         assert cursor.fetchall() == [(SCHEMA,)]
 
 
-@pytest.mark.parametrize("killed_in", ["send_points", "end_side_run", "send_tags"])
+@pytest.mark.parametrize(
+    "killed_in", ["begin_side_run", "send_points", "end_side_run", "send_tags"]
+)
 def test_a_trial_whose_end_was_cut_short_on_its_way_is_sent_whole_by_the_next_call(
     file: Path, database_home: Home, killed_in: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -290,6 +298,8 @@ def test_a_trial_whose_end_was_cut_short_on_its_way_is_sent_whole_by_the_next_ca
     assert store.history(run, schema.OBJECTIVE) == {0: trial.objective}
     assert store.history(parent, schema.BEST_OBJECTIVE) == {0: trial.objective}
     assert ended(store, run)
+    assert params_of(store, run) == study.arm_params("one")
+    assert params_of(store, parent)["tune.sampler"] == study.tune.sampler
 
 
 def cut_short(patch: pytest.MonkeyPatch, method: str, call: Callable[[], None]) -> None:
@@ -311,3 +321,57 @@ def ended(store: MlflowStore, run_id: str) -> bool:
     from mlflow import MlflowClient
 
     return str(MlflowClient(tracking_uri=store.uri).get_run(run_id).info.status) == "FINISHED"
+
+
+def params_of(store: MlflowStore, run_id: str) -> dict[str, str]:
+    from mlflow import MlflowClient
+
+    return dict(MlflowClient(tracking_uri=store.uri).get_run(run_id).data.params)
+
+
+def test_params_that_did_not_arrive_are_sent_later_to_the_same_run(
+    file: Path, home: Home, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    study = study_of(file)
+    search = search_of(study)
+    try_all(search, 1)
+    store = MlflowStore(home.database_uri, home)
+    log = TuningLog(study, store, lambda _: None)
+    for lost in ("tune.sampler", "learning_rate"):
+        with monkeypatch.context() as patched:
+            patched.setattr(MlflowStore, "send_params", losing(lost))
+            log.catch_up([search])
+        assert log.behind
+    log.catch_up([search])
+    assert not log.behind
+    tuning = schema.tuning_of(study.name)
+    (parent,) = store.side_runs(tuning, {schema.KIND: schema.TUNING})
+    (run,) = store.side_runs(tuning, {schema.KIND: schema.TRIAL})
+    assert params_of(store, run) == study.arm_params("one")
+    assert params_of(store, parent)["tune.sampler"] == study.tune.sampler
+
+
+def losing(name: str) -> Callable[[MlflowStore, str, dict[str, str]], None]:
+    """Return how params are sent where those with this name are lost on the way."""
+    whole = MlflowStore.send_params
+
+    def send(store: MlflowStore, run_id: str, params: dict[str, str]) -> None:
+        if name in params:
+            raise ServerError("no answer")
+        whole(store, run_id, params)
+
+    return send
+
+
+def test_trials_of_another_storage_are_not_taken_for_those_of_the_first(
+    file: Path, home: Home, tmp_path: Path
+) -> None:
+    study = study_of(file)
+    store = MlflowStore(home.database_uri, home)
+    for place, wanted in (("first", 1), ("second", 2), ("first", 1)):
+        search = search_of(study, url=f"sqlite:///{tmp_path / place}.db")
+        try_all(search, wanted)
+        TuningLog(study, store, print).catch_up([search])
+    tuning = schema.tuning_of(study.name)
+    parents = store.side_runs(tuning, {schema.KIND: schema.TUNING})
+    assert [len(store.side_runs(tuning, {schema.PARENT: run})) for run in parents] == [1, 2]

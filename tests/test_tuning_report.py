@@ -27,6 +27,7 @@ RECORD = {
     "best_trial": 7,
     "best_value": 0.4321,
     "untuned_value": 0.5432,
+    "improved": {"0": 0.5432, "2": 0.5, "7": 0.4321},
     "chosen": {"learning_rate": 0.00179, "optimizer": "sgd"},
     "untuned": {"learning_rate": 0.005, "optimizer": "adamw"},
     "splits": [8],
@@ -81,6 +82,7 @@ def test_arms_that_were_tuned_alike(base: Study, tmp_path: Path) -> None:
     ):
         assert words in page, words
     assert "not fair" not in page
+    assert "What tuning reached" in page
     table = (tmp_path / "report" / "tables" / "tuning.tex").read_text()
     assert "pretrained & 12 & 5 & 6 & 1 & 61 & 0.4321 & 0.5432 & 7" in table
     notes = compare(study).notes

@@ -25,11 +25,13 @@ from analysis.figures.paired import Interval, draw_differences, draw_slopes, for
 from analysis.figures.reliability import reliability_diagrams
 from analysis.figures.style import ARM_COLOURS, INK, fitted, lay_out, new_figure, save
 from analysis.figures.survival import Waiting, survival_curves
+from analysis.figures.trials import BestSoFar, draw_best_so_far
 
 __all__ = [
     "ARM_COLOURS",
     "FEW_CLASSES",
     "INK",
+    "BestSoFar",
     "Differences",
     "Interval",
     "Lines",
@@ -37,6 +39,7 @@ __all__ = [
     "class_histograms",
     "confusion_matrices",
     "difference_histograms",
+    "draw_best_so_far",
     "draw_confusion",
     "draw_confusion_spread",
     "draw_difference_histogram",

@@ -16,6 +16,7 @@ from analysis.gallery.compared import differences, evidence, slopes
 from analysis.gallery.curved import every_run, learning, mean_of_runs, one_split
 from analysis.gallery.peaked import budget_differences, peak_accuracy, peak_epoch, times_to_accuracy
 from analysis.gallery.subject import Picture, Subject
+from analysis.gallery.tuned import best_so_far
 from analysis.pairs import Pairs
 from analysis.study import Study
 from galaxy_mlflow.errors import AnalysisError
@@ -67,6 +68,7 @@ _MAKERS: Final[dict[str, Callable[[Subject], Iterator[Picture]]]] = {
     "peak-accuracy": peak_accuracy,
     "peak-epoch": peak_epoch,
     "budget-differences": budget_differences,
+    "tuning": best_so_far,
     "learning-curve": learning,
     "mean-curves": mean_of_runs,
     "run-curves": every_run,
