@@ -99,11 +99,10 @@ class _Machines:
 
     def note_unfit(self, letter: Unfit) -> bool:
         """Note that a machine trains nothing for now; return whether that is new."""
-        place = self.placed.pop(letter.job, None)
+        self.placed.pop(letter.job, None)
         self.ended_there.discard(letter.job)
-        node = place.node if place else letter.machine
-        known = self.unfit.get(node)
-        self.unfit[node] = letter
+        known = self.unfit.get(letter.node)
+        self.unfit[letter.node] = letter
         return known is None or known.lasting != letter.lasting
 
     def note_end(self, news: JobResult | Lost) -> None:

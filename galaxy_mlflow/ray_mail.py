@@ -35,12 +35,14 @@ class Unfit:
     Attributes
     ----------
     lasting : no time mends it, as with another version or no data
+    node : Ray's id; the task puts it in
     """
 
     job: JobId
     machine: str
     reason: str
     lasting: bool
+    node: str = ""
 
 
 class Mailbox:

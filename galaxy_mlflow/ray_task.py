@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import socket
 import time
+from dataclasses import replace
 from typing import Any
 
 from galaxy_mlflow.dispatch import Lost
@@ -48,20 +49,20 @@ def task(parcel: Parcel, weights: dict[str, Any], mailbox: Any, order: Order) ->
             outcome = train(
                 parcel, order, lambda digest: bytes(ray.get(weights[digest])), post.send, post.ask
             )
-            return _told(outcome, post)
+            if isinstance(outcome, Unfit):
+                return _give_back(replace(outcome, node=node), post)
+            post.flush()
+            _rest.forget()
+            return outcome
     except Terminated:
         return Lost(job, f"{socket.gethostname()} leaves the cluster", counts=False)
     except KeyboardInterrupt:
         return JobResult(job, STOPPED, "asked to stop", again=True)
 
 
-def _told(outcome: JobResult | Unfit, post: Post) -> JobResult | Lost:
-    """Return how a job ended, once all that was said of it has arrived."""
-    if isinstance(outcome, JobResult):
-        post.flush()
-        _rest.forget()
-        return outcome
-    post.send(outcome)  # with this the job is another's
+def _give_back(letter: Unfit, post: Post) -> Lost:
+    """Give a job back, and keep its place busy once that has arrived."""
+    post.send(letter)  # with this the job is another's
     post.flush()
     _rest.take()
-    return Lost(outcome.job, outcome.reason, counts=False)
+    return Lost(letter.job, letter.reason, counts=False)

@@ -97,7 +97,7 @@ def test_what_the_study_file_says_is_taken_without_measuring(tmp_path: Path) -> 
 
 
 def test_a_call_ends_where_no_machine_can_train_it() -> None:
-    lasting = [Unfit(JOB, f"host{i}", "no data", lasting=True) for i in range(2)]
+    lasting = [Unfit(JOB, f"host{i}", "no data", True, f"node{i}") for i in range(2)]
     machines = _Machines({JOB: Placed(JOB, "node0", "host0")}, set(), {})
     assert machines.note_unfit(lasting[0])
     machines.require_one({"node0", "node1"})
@@ -109,6 +109,14 @@ def test_a_call_ends_where_no_machine_can_train_it() -> None:
     machines.require_one({"node0", "node1", "node2"})
     machines.hear(JobEvent(JOB, epoch=0))
     machines.require_one({"node0", "node1"})
+
+
+def test_a_machine_that_is_not_fit_is_news_once_whether_its_jobs_were_known_to_be_there() -> None:
+    machines = _Machines({}, set(), {})
+    letter = Unfit(JOB, "host", "no data", lasting=True, node="node0")
+    assert machines.note_unfit(letter)  # it was faster than the word that the job is there
+    machines.placed[JOB] = Placed(JOB, "node0", "host")
+    assert not machines.note_unfit(letter)
 
 
 def test_a_job_that_ends_twice_on_a_machine_is_for_another() -> None:

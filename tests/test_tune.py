@@ -2,20 +2,14 @@
 
 from __future__ import annotations
 
-import os
-import signal
-import subprocess
-import time
 import tomllib
 from collections import Counter
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
-from fixtures_cli import PROGRAM, Call
+from fixtures_cli import Call
 from small_study import write_study
-from tracked import history
 
 import analysis
 from galaxy_mlflow import schema
@@ -201,54 +195,6 @@ def test_a_trial_that_diverges_counts_and_says_why(call: Call, home: Home, file:
     assert all("diverged" in run.data.tags[schema.REASON] for run in failed)
 
 
-def start(file: Path, home: Home, *more: str) -> subprocess.Popen[bytes]:
-    command = [PROGRAM, "tune", str(file), "--threads", "1"]
-    options = ["--set", "training.epochs=4", *more]
-    environment = {**os.environ, "GALAXY_MLFLOW_HOME": str(home.path)}
-    return subprocess.Popen(
-        [*command, *options], env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE
-    )
-
-
-def wait_for(process: subprocess.Popen[bytes], moment: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + 120
-    while not moment():
-        assert process.poll() is None, process.communicate()
-        assert time.monotonic() < deadline
-        time.sleep(0.002)
-
-
-def test_stopped_and_killed_it_goes_on_to_the_trials_nothing_disturbed(
-    home: Home, file: Path, tmp_path: Path
-) -> None:
-    whole = Home(tmp_path / "whole")
-    (tmp_path / "there").mkdir()
-    undisturbed = tmp_path / "there" / "small-tuned.toml"
-    process = start(file, whole, "--out", str(undisturbed))
-    assert process.wait(timeout=300) == 0, process.communicate()
-    process.communicate()
-    for number, end in ((1, signal.SIGINT), (2, signal.SIGKILL)):
-        process = start(file, home)
-        folder = f"tuning/*/*/trial-00{number}/split-002/last.json"
-        wait_for(process, lambda folder=folder: any(home.path.glob(folder)))  # type: ignore[misc]
-        process.send_signal(end)
-        _, words = process.communicate(timeout=60)
-        if end == signal.SIGINT:
-            assert process.returncode == 130
-            assert b"call the same command again to go on" in words
-    process = start(file, home)
-    assert process.wait(timeout=300) == 0
-    out, _ = process.communicate()
-    assert b"trial-000" not in out
-    assert Path("small-tuned.toml").read_bytes() == undisturbed.read_bytes()
-    store = MlflowStore(home.database_uri, home)
-    trials = logged(store, **{schema.KIND: schema.TRIAL})
-    assert len(trials) == 6
-    for run in trials:  # every epoch once
-        assert [step for step, *_ in history(store, run.info.run_id, "val_loss")] == [0, 1, 2, 3]
-    assert {run.data.tags[schema.STATUS] for run in trials} == {schema.FINISHED}
-
-
 def test_more_trials_are_added_to_those_there_are(call: Call, home: Home, file: Path) -> None:
     assert call("tune", str(file), "--trials", "1", "--arms", "one").code == 0
     done = call("tune", str(file), "--trials", "2")
@@ -315,14 +261,3 @@ def test_an_arm_that_was_tuned_is_not_tuned_again_but_the_others_are(
     assert call("tune", "small-tuned.toml", "--trials", "1", "--arms", "two").code == 0
     records = load_study_file("small-tuned-tuned.toml").tuned
     assert {arm: records[arm].study for arm in ARMS} == {"one": "small", "two": "small-tuned"}
-
-
-def test_one_call_at_a_time_tunes_a_study(call: Call, home: Home, file: Path) -> None:
-    process = start(file, home)
-    wait_for(process, lambda: any(home.path.glob("tuning/*/*/trial-000")))
-    done = call("tune", str(file), "--set", "training.epochs=4")
-    process.send_signal(signal.SIGTERM)
-    process.communicate(timeout=60)
-    assert process.returncode == 143
-    assert done.code == 1
-    assert "is being tuned from this home by another process" in done.err

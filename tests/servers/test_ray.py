@@ -254,7 +254,9 @@ def test_a_machine_that_is_not_fit_is_told_once_and_others_train(
     watched = Watched(there, machines=2)
     results = watched.run()
     assert {result.status for result in results} == {schema.FINISHED}
-    assert sum("It gets no work for now" in words for words in watched.said) == 1
+    told = [words for words in watched.said if "It gets no work for now" in words]
+    assert len(told) == 1, told
+    assert "/dev/null/nowhere" in told[0]
     assert "trying again" not in watched.messages
 
 
