@@ -8,7 +8,7 @@ import os
 import shutil
 import time
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -29,6 +29,15 @@ def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
     sync_folder(path.parent)
 
 
+def files_below(folder: Path) -> Iterator[Path]:
+    """Yield all files anywhere below a folder, while others may take parts of it away.
+
+    `Path.glob` raises FileNotFoundError where a folder is gone that it has just seen.
+    """
+    for where, _, names in os.walk(folder):
+        yield from (Path(where, name) for name in names)
+
+
 def remove_drafts(folder: Path, older_than: float = 0.0) -> None:
     """Remove what killed processes left of files they were writing, anywhere below a folder.
 
@@ -37,7 +46,9 @@ def remove_drafts(folder: Path, older_than: float = 0.0) -> None:
     older_than : seconds; a younger draft may be one that a living process writes
     """
     latest = time.time() - older_than
-    for draft in folder.glob("**/.*.tmp"):
+    for draft in files_below(folder):
+        if not (draft.name.startswith(".") and draft.name.endswith(".tmp")):
+            continue
         with suppress(OSError):  # another process cleans too
             if draft.stat().st_mtime <= latest:
                 draft.unlink()

@@ -161,6 +161,11 @@ def was_interrupted(error: BaseException) -> bool:
     return isinstance(error, KeyboardInterrupt) or (before is not None and was_interrupted(before))
 
 
+def interruption() -> KeyboardInterrupt:
+    """Return what is to be raised where an error was one of stopping, as `was_interrupted` says."""
+    return Terminated() if signal.getsignal(signal.SIGTERM) is _heard else KeyboardInterrupt()
+
+
 def _interrupt_for_good(number: int, frame: FrameType | None) -> None:
     hear_no_more()
     _interrupt_once(number, frame)

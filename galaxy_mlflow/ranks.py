@@ -136,6 +136,7 @@ class _Others:
         self._processes: list[subprocess.Popen[bytes]] = []
         self._ended = threading.Event()
         self._lost = threading.Event()
+        self._watcher = threading.Thread(target=self._watch, daemon=True)
 
     def start(self, orders: Sequence[_Order], state: bytes) -> None:
         """Start processes, hand each its order and the state to begin in, and meet them."""
@@ -150,7 +151,7 @@ class _Others:
                 process.wait()
                 self._lost.set()
                 self.require_all()
-        threading.Thread(target=self._watch, daemon=True).start()
+        self._watcher.start()
         _meet(self._folder, 0, self._ranks, on_gpu=orders[0].job.device.startswith("cuda"))
 
     def _launch(self, rank: int) -> subprocess.Popen[bytes]:
@@ -195,6 +196,8 @@ class _Others:
     def end(self) -> None:
         """End all other ranks at once: they have nothing to close."""
         self._ended.set()
+        if self._watcher.is_alive():
+            self._watcher.join()  # it may be about to look at the group, which ends below
         _abort()
         for process in self._processes:
             process.kill()

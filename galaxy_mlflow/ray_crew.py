@@ -177,7 +177,7 @@ class RayCrew:
     def stop(self) -> None:
         """Have the jobs close their records, and leave the cluster."""
         if self._child is not None:
-            self._child.end(GOODBYE + 10)
+            self._child.end(GOODBYE + 5)
             self._child = None
 
     def _take(self, message: Any, news: list[News]) -> None:

@@ -31,8 +31,9 @@ from galaxy_mlflow.resources import Resources
 from galaxy_mlflow.schema import JobId
 
 _LOOK = 3.0  # seconds between looks at the machines
-GOODBYE = 20.0
-"""Seconds that jobs have to close their records when they are stopped."""
+GOODBYE = 14.0
+"""Seconds that jobs have to close their records when they are stopped: after them the cluster and
+the server are to end, all within the `LAST_MOMENT` of a command."""
 
 
 @dataclass(frozen=True)

@@ -20,7 +20,14 @@ from filelock import FileLock, Timeout
 
 from galaxy_mlflow import schema
 from galaxy_mlflow.errors import BusyError, IdentityConflictError, SpoolError
-from galaxy_mlflow.files import link_or_copy, remove_drafts, sha256_of, sync_folder, write_json
+from galaxy_mlflow.files import (
+    files_below,
+    link_or_copy,
+    remove_drafts,
+    sha256_of,
+    sync_folder,
+    write_json,
+)
 from galaxy_mlflow.schema import JobId
 
 _OWNERS = 100
@@ -340,4 +347,4 @@ def _event_of(line: bytes) -> Event:
 
 def spools_under(folder: Path) -> list[Path]:
     """Return the folders of all runs that have a record below `folder`, in order."""
-    return sorted(file.parent for file in folder.glob("**/run.json"))
+    return sorted(file.parent for file in files_below(folder) if file.name == "run.json")

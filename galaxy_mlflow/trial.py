@@ -31,7 +31,7 @@ from galaxy_mlflow.outcomes import (
     stopped_by,
 )
 from galaxy_mlflow.prepare import Splits
-from galaxy_mlflow.processes import was_interrupted
+from galaxy_mlflow.processes import interruption, was_interrupted
 from galaxy_mlflow.ranks import team_of
 from galaxy_mlflow.schema import JobId
 from galaxy_mlflow.splits import Split
@@ -136,7 +136,7 @@ def run_trial(spec: TrialSpec, ask: Ask) -> JobResult:
         result = _train_all(spec, ask)
     except Exception as error:  # one broken trial must not take the others with it
         if was_interrupted(error):
-            raise KeyboardInterrupt from error
+            raise interruption() from error
         fault = _own_fault(spec, error)
         if not fault:
             return stopped_by(error, spec.job, spec.home)

@@ -39,7 +39,7 @@ from galaxy_mlflow.outcomes import (
     is_the_machines,
     stopped_by,
 )
-from galaxy_mlflow.processes import was_interrupted
+from galaxy_mlflow.processes import interruption, was_interrupted
 from galaxy_mlflow.progress import EpochRecord
 from galaxy_mlflow.ranks import change_of_ranks, team_of
 from galaxy_mlflow.resume import Resumption
@@ -152,7 +152,7 @@ class _Worker:
             return self._fail(str(error))
         except Exception as error:  # a broken run must not take the study with it
             if was_interrupted(error):
-                raise KeyboardInterrupt from error
+                raise interruption() from error
             if is_the_machines(error):
                 raise
             return self._fail(f"{type(error).__name__}: {error}")

@@ -47,10 +47,8 @@ class Survey:
 
     faults: dict[str, Answer] = field(default_factory=dict)
     asked: Counter[str] = field(default_factory=Counter)
-    most_at_once: int = 0
     url: str = ""
     times: list[float] = field(default_factory=list)
-    _now: int = 0
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
     def answer(self, handler: BaseHTTPRequestHandler) -> None:
@@ -60,14 +58,8 @@ class Survey:
         with self._lock:
             number = self.asked[ra]
             self.asked[ra] += 1
-            self._now += 1
             self.times.append(time.monotonic())
-            self.most_at_once = max(self.most_at_once, self._now)
-        try:
-            self.faults.get(ra, good)(handler, number)
-        finally:
-            with self._lock:
-                self._now -= 1
+        self.faults.get(ra, good)(handler, number)
 
 
 def send(handler: BaseHTTPRequestHandler, body: bytes, status: int = 200, **headers: str) -> None:

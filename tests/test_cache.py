@@ -333,7 +333,7 @@ def test_a_full_disk_is_a_clear_error_and_leaves_nothing(tmp_path: Path) -> None
 
 def test_too_little_room_is_seen_before_anything_is_decoded(tmp_path: Path) -> None:
     picture = FilePicture(save(tmp_path / "1.png", 1))
-    count = shutil.disk_usage(tmp_path).free // (1024 * 1024 * 3) + 10
+    count = 2 * shutil.disk_usage(tmp_path).free // (1024 * 1024 * 3)
     plan = Plan((picture,) * count, ("0" * 64,) * count, 1024)
     with pytest.raises(DataError, match=r"only .*B free; .* GB must be written"):
         ensure_store(tmp_path / "c", plan)

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 from safetensors.numpy import load_file
@@ -84,6 +84,7 @@ def test_numbers_that_are_no_numbers_come_back_too() -> None:
     assert_same_bits(unpack([pack(before), pack(after, before)]).weights, {"w": ODD[::-1].copy()})
 
 
+@settings(deadline=None)
 @given(st.lists(st.tuples(st.integers(0, 2**32 - 1), st.integers(0, 2**32 - 1)), max_size=50))
 def test_any_bits_come_back(pairs: list[tuple[int, int]]) -> None:
     bits = np.array(pairs, dtype=np.uint32).reshape(-1, 2)

@@ -18,6 +18,9 @@ from fixtures_predict import Trained
 from galaxy_mlflow.predict_run import Parts, Progress, Request, local_parts
 from galaxy_mlflow.ray_predict import RayPlace
 
+ROWS = 40_000
+"""Ten parts: a command that has done one is seconds from its end."""
+
 
 @pytest.fixture(autouse=True)
 def in_the_home(trained: Trained, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -111,7 +114,7 @@ def test_what_cannot_be_done_is_told_and_leaves_nothing(
 
 
 def test_ctrl_c_says_how_to_go_on_and_the_same_call_does(trained: Trained, tmp_path: Path) -> None:
-    images = [str(trained.folder / "images" / f"{i % 60:03d}.png") for i in range(12_000)]
+    images = [str(trained.folder / "images" / f"{i % 60:03d}.png") for i in range(ROWS)]
     Path("list.csv").write_text("\n".join(["path", *images]) + "\n")
     command = [PROGRAM, "predict", "--best", "small/one", "list.csv", "--out", "out.parquet"]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
@@ -127,5 +130,5 @@ def test_ctrl_c_says_how_to_go_on_and_the_same_call_does(trained: Trained, tmp_p
     assert not Path("out.parquet").exists()
     again = subprocess.run(command, capture_output=True, text=True, check=True)
     assert "were done before" in again.stdout
-    assert pq.read_metadata("out.parquet").num_rows == 12_000
+    assert pq.read_metadata("out.parquet").num_rows == ROWS
     assert sorted(os.listdir(tmp_path)) == ["list.csv", "out-about.json", "out.parquet"]

@@ -204,7 +204,7 @@ def _wait_for(address: str, process: subprocess.Popen[bytes]) -> None:
         try:
             if requests.get(address, timeout=5).ok:
                 return
-        except requests.ConnectionError:
+        except (requests.ConnectionError, requests.Timeout):
             time.sleep(0.3)
     pytest.fail("the model is not served")
 

@@ -42,7 +42,9 @@ class SinkContract:
         sink.log_epoch(0, {"train_loss": 0.9}, 1000)
         sink.log_epoch(1, {"train_loss": 0.8}, 2000)
         assert sink.close(PATIENCE)
-        assert open_sink().begin() == 1
+        again = open_sink()
+        assert again.begin() == 1
+        assert again.close(PATIENCE)
 
     def test_an_epoch_sent_again_changes_nothing(
         self, open_sink: Open, found: Callable[[], Found]

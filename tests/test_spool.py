@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -9,7 +10,7 @@ import pytest
 
 from galaxy_mlflow import schema
 from galaxy_mlflow.errors import ClaimLostError, IdentityConflictError, SpoolError
-from galaxy_mlflow.files import write_atomically, write_bytes
+from galaxy_mlflow.files import files_below, write_atomically, write_bytes
 from galaxy_mlflow.schema import JobId
 from galaxy_mlflow.spool import Event, Kind, RunStart, Spool, spools_under
 
@@ -209,3 +210,16 @@ def test_two_writers_of_one_file_do_not_take_each_others_draft(tmp_path: Path) -
     write_atomically(tmp_path / "file", write)
     assert (tmp_path / "file").read_bytes() == b"mine"
     assert [file.name for file in tmp_path.iterdir()] == ["file"]
+
+
+def test_folders_that_go_while_they_are_searched_are_passed_over(tmp_path: Path) -> None:
+    for split in range(4):
+        folder = tmp_path / f"split-{split:03d}"
+        (folder / "one").mkdir(parents=True)
+        (folder / "run.json").touch()
+    found = files_below(tmp_path)
+    first = next(found)
+    for folder in tmp_path.iterdir():
+        if folder != first.parent:
+            shutil.rmtree(folder)
+    assert list(found) == []

@@ -22,7 +22,7 @@ from galaxy_mlflow.errors import ClaimLostError, DivergedError
 from galaxy_mlflow.home import Home
 from galaxy_mlflow.outcomes import BUSY, STOPPED, JobResult
 from galaxy_mlflow.prepare import draw_splits
-from galaxy_mlflow.processes import hear_no_more
+from galaxy_mlflow.processes import Terminated, hear_no_more
 from galaxy_mlflow.progress import EpochRecord
 from galaxy_mlflow.runs import RunRecord
 from galaxy_mlflow.spool import Event, Kind, Spool
@@ -118,8 +118,9 @@ def test_what_an_interruption_cut_short_does_not_fail_the_run(
         error.__context__ = KeyboardInterrupt()
     training_raises(error)
     try:
-        with pytest.raises(KeyboardInterrupt):
+        with pytest.raises(KeyboardInterrupt) as caught:
             job.run()
+        assert (caught.type is Terminated) == (told == "by SIGTERM")  # each has an exit code
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)

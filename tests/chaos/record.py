@@ -33,8 +33,9 @@ LAST, POINTER, BEST = (
 )
 VARYING = (LAST, POINTER, BEST)
 """Artifacts with seconds in them, or a header in no fixed order: compared by what they hold."""
-S3_DRAFT = ".tmp."
-"""How names begin that the tests' S3 server lists when it was killed while it wrote a file."""
+DRAFTS = (".tmp.", ".artifact.uploading.")
+"""How names begin of what was being written when its writer was killed: the tests' S3 server lists
+them; MLflow, in a folder, does not."""
 ROWS = """
     select t.value, m.key, m.step, m.value, m.is_nan
     from metrics m join runs r on r.run_uuid = m.run_uuid
@@ -261,7 +262,7 @@ def _held(client: MlflowClient, run: Run, folder: Path) -> RunHeld:
     artifacts = {
         path.relative_to(here).as_posix(): hashlib.sha256(path.read_bytes()).hexdigest()
         for path in files
-        if not path.name.startswith(S3_DRAFT)
+        if not path.name.startswith(DRAFTS)
     }
     pointer = json.loads((here / POINTER).read_text()) if POINTER in artifacts else {}
     weights: dict[str, Weights] = {}

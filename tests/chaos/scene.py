@@ -134,7 +134,7 @@ class Scene:
     def checkpointed(self) -> dict[str, int]:
         """Return the epoch of the last checkpoint in the spool of each run."""
         found = {}
-        for file in self._found("last.json"):
+        for file in self._found("checkpoints/last.json"):
             with suppress(OSError, ValueError):  # a run that ends takes its spool away
                 found[_run(file.parent.parent)] = int(json.loads(file.read_text())["epoch"])
         return found

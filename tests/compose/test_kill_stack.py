@@ -29,7 +29,7 @@ from galaxy_mlflow.home import Home
 from galaxy_mlflow.tracking import MlflowStore
 
 NAME = "survivor"
-EPOCHS = 125
+SPLITS, EPOCHS = 3, 125
 STUDY = f"""\
 [data]
 kind = "simulated"
@@ -37,7 +37,7 @@ n = 160
 image_size = 32
 
 [splits]
-count = 2
+count = {SPLITS}
 
 [training]
 architecture = "mobilenet_v3_small"
@@ -110,7 +110,7 @@ def test_a_study_outlives_every_part_of_the_stack(survivor: Stack) -> None:
 def test_no_epoch_is_lost_or_doubled(survivor: Stack) -> None:
     found = rows(survivor, NAME)
     runs = {name for name, *_ in found}
-    assert runs == {f"split-{k:03d}/{arm}" for k in (0, 1) for arm in ("one", "two")}
+    assert runs == {f"split-{k:03d}/{arm}" for k in range(SPLITS) for arm in ("one", "two")}
     doubled = [row for row, times in Counter(row[:3] for row in found).items() if times > 1]
     assert doubled == []
     for run in runs:
@@ -123,7 +123,7 @@ def test_every_checkpoint_has_its_sha256(
 ) -> None:
     store = log_in(survivor, tmp_path, monkeypatch)
     runs = store.runs(NAME)
-    assert len(runs) == 4
+    assert len(runs) == 2 * SPLITS
     for run in runs:
         assert run.status == schema.FINISHED
         found = store.fetch_checkpoint(run.run_id, tmp_path / run.job.run_name)

@@ -19,11 +19,13 @@ DIRECT, THROUGH_THE_SERVER = "-2", "-8"
 SEND = """
 import hashlib, json, os, sys, tempfile
 from pathlib import Path
+from galaxy_mlflow import uploads
 from galaxy_mlflow.home import Home
 from galaxy_mlflow.schema import JobId
 from galaxy_mlflow.spool import Event, Kind, RunStart
 from galaxy_mlflow.tracking import MlflowStore, default_tracking_uri
 
+uploads._TO_ANSWER = 15.0  # a machine with other work to do: which way is taken is what is asked
 secret = Path("/run/secrets/worker_password")
 if secret.is_file():
     os.environ["MLFLOW_TRACKING_PASSWORD"] = secret.read_text().strip()

@@ -74,7 +74,9 @@ def crash(stack: Stack, service: str) -> None:
     """Kill the container's processes from outside: the restart policy brings it back alone."""
     container = stack.container(service)
     before = state(stack, container)
-    os.kill(int(str(before["Pid"])), signal.SIGKILL)
+    pid = int(str(before["Pid"]))
+    assert pid > 0, f"{service} is not running"  # 0 means all of our own group
+    os.kill(pid, signal.SIGKILL)
     again = int(str(before["RestartCount"])) + 1
     wait_for(lambda: state(stack, container)["RestartCount"] == again, 30, f"{service} to restart")
 

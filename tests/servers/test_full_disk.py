@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
+import signal
 import subprocess
 import time
 from collections.abc import Iterator
@@ -13,6 +15,7 @@ import pytest
 from small_study import STUDY, write_study
 from test_kill import ONE_RUN, raw_metrics, run_whole, start
 
+from galaxy_mlflow.files import files_below
 from galaxy_mlflow.home import Home
 from galaxy_mlflow.schema import FINISHED
 from galaxy_mlflow.tracking import MlflowStore
@@ -41,11 +44,20 @@ def fill(disk: Path, leave: int) -> Path:
     return filler
 
 
+def kept_epoch(disk: Path) -> int:
+    """Return the epoch of the last checkpoint on a disk, -1 for none."""
+    found = [file for file in files_below(disk / "spool") if file.parent.name == "checkpoints"]
+    for file in found:
+        if file.name == "last.json":
+            return int(json.loads(file.read_text())["epoch"])
+    return -1
+
+
 @pytest.mark.parametrize("when", ["from the start", "in the middle"])
 def test_a_run_on_a_disk_that_is_full_stops_with_a_word_and_goes_on_once_there_is_room(
     small_disk: Path, tmp_path: Path, when: str
 ) -> None:
-    study = write_study(tmp_path / "study", STUDY.replace("epochs = 3", "epochs = 8"))
+    study = write_study(tmp_path / "study", STUDY.replace("epochs = 3", "epochs = 16"))
     whole, served, worker = Home(tmp_path / "whole"), Home(tmp_path / "served"), Home(small_disk)
     run_whole(study, whole, *ONE_RUN)
     server = LocalServer(served.database_uri, served.artifacts, free_port(), tmp_path / "log")
@@ -55,8 +67,10 @@ def test_a_run_on_a_disk_that_is_full_stops_with_a_word_and_goes_on_once_there_i
         arguments = (*ONE_RUN, "--patience", "0")
         process = start(study, worker, *arguments, environment=environment, said=tmp_path / "said")
         while filler is None and process.poll() is None:
-            if list(small_disk.glob("spool/**/epoch-00002.pt")):
+            if kept_epoch(small_disk) >= 2:
+                process.send_signal(signal.SIGSTOP)  # what it writes meanwhile would not fit
                 filler = fill(small_disk, leave=4096)
+                process.send_signal(signal.SIGCONT)
             time.sleep(0.005)
         assert process.wait(timeout=400) == 1
         said = " ".join((tmp_path / "said").read_text().split())

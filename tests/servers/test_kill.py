@@ -237,7 +237,10 @@ def test_two_calls_from_two_homes_share_the_runs_and_train_none_twice(
 def runs_of_each_epoch(home: Home) -> list[set[str]]:
     """Return, for each epoch, the runs that the database has it of, none of them twice."""
     with closing(sqlite3.connect(home.database)) as database:
-        query = "select step, run_uuid from metrics where key = 'train_loss' order by step"
+        query = (
+            "select step, run_uuid from metrics join runs using (run_uuid) "
+            "where key = 'train_loss' and lifecycle_stage = 'active' order by step"
+        )
         rows = database.execute(query).fetchall()
     assert len(rows) == len(set(rows))
     return [{run for step, run in rows if step == epoch} for epoch in range(EPOCHS)]

@@ -112,7 +112,7 @@ def test_a_study_run_by_two_ranks_is_recorded_once_and_survives_a_lost_rank(
     homes = [Home(tmp_path / name) for name in ("whole", "killed")]
     processes = [run(study, home, "--set", "resources.ranks=2") for home in homes]
     kill_a_rank(processes[1], homes[1])
-    said = [process.communicate(timeout=120)[0].decode() for process in processes]
+    said = [process.communicate(timeout=400)[0].decode() for process in processes]
     assert [process.returncode for process in processes] == [0, 0], said
     assert "rank 1 of 2 was killed" in said[1]
     assert "resumed after epoch" in said[1]

@@ -30,7 +30,7 @@ count = 2
 
 [training]
 architecture = "mobilenet_v3_small"
-epochs = 6
+epochs = 12
 batch_size = 8
 optimizer = "adamw"
 learning_rate = 0.002

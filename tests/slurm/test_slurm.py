@@ -5,11 +5,13 @@ from __future__ import annotations
 import json
 import os
 import subprocess
+from contextlib import suppress
 from pathlib import Path
 
 import psutil
 
 from galaxy_mlflow import schema
+from galaxy_mlflow.files import files_below
 from galaxy_mlflow.home import Home
 from galaxy_mlflow.spool import spools_under
 from slurm.cluster import CPUS, Slurm
@@ -22,8 +24,13 @@ NO_ROUTE = ("unshare", "--net", *["--map-root-user"] * (os.getuid() != 0))
 
 def events(site: Site) -> dict[str, int]:
     """Return the number of lines on record of each run that is in training."""
-    files = site.home.spool.glob("**/events.jsonl")
-    return {file.parent.parent.name: file.read_bytes().count(b"\n") for file in files}
+    found = {}
+    for file in files_below(site.home.spool):
+        if file.name == "events.jsonl":
+            with suppress(FileNotFoundError):  # a run that has ended takes it away
+                name = f"{file.parent.parent.name}/{file.parent.name}"
+                found[name] = file.read_bytes().count(b"\n")
+    return found
 
 
 def restarts(slurm: Slurm, job: str) -> list[int]:
@@ -57,8 +64,9 @@ def test_an_array_that_is_told_to_stop_and_then_preempted_goes_on_bit_for_bit(
     }
     site = make_site(slurm, tmp_path / "site", settings)
     job = site.submit(*ONE_CPU, "array.sbatch")
-    slurm.wait_for(lambda: {"split-000", "split-001"} <= events(site).keys(), "both train", 120)
-    slurm.wait_for(lambda: min(events(site).values(), default=0) >= 1, "an epoch of each", 60)
+    both = {"split-000/one", "split-001/one"}
+    slurm.wait_for(lambda: both <= events(site).keys(), "both train", 120)
+    slurm.wait_for(lambda: events(site).get("split-001/one", 0) >= 1, "an epoch of it", 60)
     assert "s3cret" not in slurm.ask("scontrol", "show", "job", job)
     # What Slurm does near the end of a job's time, by --signal=B:TERM: the job itself asks for
     # another turn: itself alone, though the array's last job has the array's number.
